@@ -1,0 +1,1 @@
+//! Checks of the containers against naive models, for arbitrary bytes.

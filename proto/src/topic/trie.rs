@@ -1,0 +1,438 @@
+//! Subscriptions by topic filter.
+//!
+//! An arena of small nodes. Literal edges stand in one flat table keyed by (parent, level), the two
+//! wildcard edges in the node itself. Subscriptions stand in one slab and hang in two lists, that of
+//! their node and that of their subscriber, so that each goes in constant time however long either
+//! list is. Nothing recurses. A node that leads nowhere goes at once, and its level with it.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::levels::Levels;
+use crate::table::{HashKey, Index, Slab};
+
+/// Subscriptions: (filter, subscriber) to a value.
+///
+/// Subscribers are small ids, as a [`Slab`] gives out; memory grows with the largest. Filters are valid
+/// and without `$share/{group}/`. Matching visits the filters of a topic in an order that depends only
+/// on the inserts and removals so far, and the subscribers of a filter in the order of their first insert.
+pub struct Trie<V> {
+    key: HashKey,
+    levels: Levels,
+    nodes: Slab<Node>,
+    edges: Index,
+    subscriptions: Slab<Subscription<V>>,
+    by_pair: Index,
+    subscribers: Vec<Subscriber>,
+    filters: usize,
+    generation: u64,
+}
+
+/// Memory that [`Trie::matches`] uses again from call to call.
+#[derive(Default)]
+pub struct Scratch {
+    now: Vec<u32>,
+    next: Vec<u32>,
+}
+
+impl<V: Copy> Trie<V> {
+    /// No subscriptions yet.
+    pub fn new(key: HashKey) -> Self {
+        let mut nodes = Slab::new();
+        nodes.insert(Node::new(NONE, NONE));
+        Trie {
+            key,
+            levels: Levels::new(key),
+            nodes,
+            edges: Index::new(),
+            subscriptions: Slab::new(),
+            by_pair: Index::new(),
+            subscribers: Vec::new(),
+            filters: 0,
+            generation: 0,
+        }
+    }
+
+    /// Adds or replaces a subscription and returns the value it had; a replaced one keeps its place.
+    pub fn insert(&mut self, filter: &str, subscriber: u32, value: V) -> Option<V> {
+        self.generation += 1;
+        let node = self.make_node(filter);
+        if let Some(id) = self.find(node, subscriber) {
+            return Some(core::mem::replace(&mut self.subscriptions[id].value, value));
+        }
+        let at = subscriber as usize;
+        if at >= self.subscribers.len() {
+            self.subscribers.resize_with(at + 1, Subscriber::default);
+        }
+        let id = self.subscriptions.insert(Subscription {
+            subscriber,
+            node,
+            node_prev: self.nodes[node].last,
+            node_next: NONE,
+            own_prev: self.subscribers[at].last,
+            own_next: NONE,
+            value,
+        });
+        let of = &mut self.nodes[node];
+        match core::mem::replace(&mut of.last, id) {
+            NONE => {
+                of.first = id;
+                self.filters += 1;
+            }
+            last => self.subscriptions[last].node_next = id,
+        }
+        let own = &mut self.subscribers[at];
+        own.count += 1;
+        match core::mem::replace(&mut own.last, id) {
+            NONE => own.first = id,
+            last => self.subscriptions[last].own_next = id,
+        }
+        let (key, all) = (&self.key, &self.subscriptions);
+        self.by_pair.insert(pair_hash(key, node, subscriber), id, |id| {
+            pair_hash(key, all[id].node, all[id].subscriber)
+        });
+        None
+    }
+
+    /// Removes a subscription and returns its value.
+    pub fn remove(&mut self, filter: &str, subscriber: u32) -> Option<V> {
+        let node = self.find_node(filter)?;
+        let id = self.find(node, subscriber)?;
+        self.generation += 1;
+        Some(self.unlink(id))
+    }
+
+    /// The value of a subscription.
+    pub fn get(&self, filter: &str, subscriber: u32) -> Option<V> {
+        let id = self.find(self.find_node(filter)?, subscriber)?;
+        Some(self.subscriptions[id].value)
+    }
+
+    /// Removes all subscriptions of a subscriber, in the order of their first insert.
+    pub fn remove_subscriber(&mut self, subscriber: u32, mut each: impl FnMut(&str, V)) {
+        let (mut text, mut path) = (String::new(), Vec::new());
+        while let Some(id) = self.first_of(subscriber) {
+            self.generation += 1;
+            self.write_filter(self.subscriptions[id].node, &mut path, &mut text);
+            each(&text, self.unlink(id));
+        }
+    }
+
+    /// Shows all subscriptions of a subscriber, in the order of their first insert.
+    pub fn filters_of(&self, subscriber: u32, mut each: impl FnMut(&str, V)) {
+        let (mut text, mut path) = (String::new(), Vec::new());
+        let mut next = self.first_of(subscriber).unwrap_or(NONE);
+        while next != NONE {
+            let subscription = &self.subscriptions[next];
+            self.write_filter(subscription.node, &mut path, &mut text);
+            each(&text, subscription.value);
+            next = subscription.own_next;
+        }
+    }
+
+    /// Visits every subscription whose filter matches the topic, once; a subscriber with several such
+    /// filters is visited several times.
+    pub fn matches(&self, topic: &str, scratch: &mut Scratch, mut visit: impl FnMut(u32, V)) {
+        let Scratch { now, next } = scratch;
+        now.clear();
+        now.push(ROOT);
+        // [MQTT-4.7.2-1]
+        let mut wildcards = !topic.starts_with('$');
+        for level in topic.split('/') {
+            // Hashed when the first literal edge asks for it: `None` is not yet, `NONE` is unknown to all.
+            let mut literal = None;
+            next.clear();
+            for &id in now.iter() {
+                let node = &self.nodes[id];
+                if wildcards {
+                    self.visit_node(node.hash, &mut visit);
+                }
+                if node.literals > 0 {
+                    let level = *literal.get_or_insert_with(|| self.levels.lookup(level).unwrap_or(NONE));
+                    next.extend(self.find_edge(id, level));
+                }
+                if wildcards && node.plus != NONE {
+                    next.push(node.plus);
+                }
+            }
+            wildcards = true;
+            core::mem::swap(now, next);
+            if now.is_empty() {
+                return;
+            }
+        }
+        for &id in now.iter() {
+            self.visit_node(id, &mut visit);
+            // `#` matches the level above it too.
+            self.visit_node(self.nodes[id].hash, &mut visit);
+        }
+    }
+
+    /// How many subscriptions a subscriber has.
+    pub fn count_of(&self, subscriber: u32) -> usize {
+        self.subscribers.get(subscriber as usize).map_or(0, |own| own.count as usize)
+    }
+
+    /// How many subscriptions there are.
+    pub fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Whether there are no subscriptions.
+    pub fn is_empty(&self) -> bool {
+        self.subscriptions.is_empty()
+    }
+
+    /// How many distinct filters there are.
+    pub fn filters(&self) -> usize {
+        self.filters
+    }
+
+    /// A number that changes with every mutation: while it stands, so do all matches.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// How many nodes there are; one when there are no subscriptions.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many distinct literal levels there are.
+    pub fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Bytes of heap held.
+    pub fn memory(&self) -> usize {
+        self.levels.memory()
+            + self.nodes.memory()
+            + self.edges.memory()
+            + self.subscriptions.memory()
+            + self.by_pair.memory()
+            + self.subscribers.capacity() * size_of::<Subscriber>()
+    }
+
+    fn visit_node(&self, id: u32, visit: &mut impl FnMut(u32, V)) {
+        let mut next = self.nodes.get(id).map_or(NONE, |node| node.first);
+        while next != NONE {
+            let subscription = &self.subscriptions[next];
+            visit(subscription.subscriber, subscription.value);
+            next = subscription.node_next;
+        }
+    }
+
+    #[inline]
+    fn find_edge(&self, parent: u32, level: u32) -> Option<u32> {
+        self.edges.find(pair_hash(&self.key, parent, level), |id| {
+            let node = &self.nodes[id];
+            node.parent == parent && node.level == level
+        })
+    }
+
+    fn find_node(&self, filter: &str) -> Option<u32> {
+        let mut at = ROOT;
+        for text in filter.split('/') {
+            at = match text {
+                "+" => self.nodes[at].plus,
+                "#" => self.nodes[at].hash,
+                _ => self.find_edge(at, self.levels.lookup(text)?)?,
+            };
+            if at == NONE {
+                return None;
+            }
+        }
+        Some(at)
+    }
+
+    fn make_node(&mut self, filter: &str) -> u32 {
+        let mut at = ROOT;
+        for text in filter.split('/') {
+            let parent = at;
+            at = match text {
+                "+" => match self.nodes[parent].plus {
+                    NONE => {
+                        let id = self.nodes.insert(Node::new(parent, PLUS));
+                        self.nodes[parent].plus = id;
+                        id
+                    }
+                    id => id,
+                },
+                "#" => match self.nodes[parent].hash {
+                    NONE => {
+                        let id = self.nodes.insert(Node::new(parent, HASH));
+                        self.nodes[parent].hash = id;
+                        id
+                    }
+                    id => id,
+                },
+                _ => {
+                    let known = self.levels.lookup(text).and_then(|level| self.find_edge(parent, level));
+                    known.unwrap_or_else(|| self.make_edge(parent, text))
+                }
+            };
+        }
+        at
+    }
+
+    fn make_edge(&mut self, parent: u32, text: &str) -> u32 {
+        let level = self.levels.intern(text);
+        let id = self.nodes.insert(Node::new(parent, level));
+        self.nodes[parent].literals += 1;
+        let (key, nodes) = (&self.key, &self.nodes);
+        self.edges.insert(pair_hash(key, parent, level), id, |id| {
+            pair_hash(key, nodes[id].parent, nodes[id].level)
+        });
+        id
+    }
+
+    fn find(&self, node: u32, subscriber: u32) -> Option<u32> {
+        self.by_pair.find(pair_hash(&self.key, node, subscriber), |id| {
+            let subscription = &self.subscriptions[id];
+            subscription.node == node && subscription.subscriber == subscriber
+        })
+    }
+
+    fn first_of(&self, subscriber: u32) -> Option<u32> {
+        self.subscribers.get(subscriber as usize).map(|own| own.first).filter(|id| *id != NONE)
+    }
+
+    /// Takes a subscription out of everything it hangs in.
+    fn unlink(&mut self, id: u32) -> V {
+        let Subscription { subscriber, node, node_prev, node_next, own_prev, own_next, value } =
+            self.subscriptions[id];
+        let (key, all) = (&self.key, &self.subscriptions);
+        self.by_pair.remove(
+            pair_hash(key, node, subscriber),
+            |other| other == id,
+            |id| pair_hash(key, all[id].node, all[id].subscriber),
+        );
+        let of = &mut self.nodes[node];
+        match node_prev {
+            NONE => of.first = node_next,
+            prev => self.subscriptions[prev].node_next = node_next,
+        }
+        match node_next {
+            NONE => of.last = node_prev,
+            next => self.subscriptions[next].node_prev = node_prev,
+        }
+        let own = &mut self.subscribers[subscriber as usize];
+        own.count -= 1;
+        match own_prev {
+            NONE => own.first = own_next,
+            prev => self.subscriptions[prev].own_next = own_next,
+        }
+        match own_next {
+            NONE => own.last = own_prev,
+            next => self.subscriptions[next].own_prev = own_prev,
+        }
+        self.subscriptions.remove(id);
+        if self.subscriptions.is_empty() {
+            self.subscribers = Vec::new();
+        }
+        if self.nodes[node].first == NONE {
+            self.filters -= 1;
+            self.prune(node);
+        }
+        value
+    }
+
+    /// Removes a node and those above it, as far as they lead nowhere.
+    fn prune(&mut self, mut id: u32) {
+        while id != ROOT && self.nodes[id].is_idle() {
+            let Node { parent, level, .. } = self.nodes[id];
+            match level {
+                PLUS => self.nodes[parent].plus = NONE,
+                HASH => self.nodes[parent].hash = NONE,
+                _ => {
+                    let (key, nodes) = (&self.key, &self.nodes);
+                    self.edges.remove(
+                        pair_hash(key, parent, level),
+                        |other| other == id,
+                        |id| pair_hash(key, nodes[id].parent, nodes[id].level),
+                    );
+                    self.nodes[parent].literals -= 1;
+                    self.levels.release(level);
+                }
+            }
+            self.nodes.remove(id);
+            id = parent;
+        }
+    }
+
+    fn write_filter(&self, node: u32, path: &mut Vec<u32>, text: &mut String) {
+        path.clear();
+        text.clear();
+        let mut at = node;
+        while at != ROOT {
+            path.push(self.nodes[at].level);
+            at = self.nodes[at].parent;
+        }
+        for (i, level) in path.iter().rev().enumerate() {
+            if i > 0 {
+                text.push('/');
+            }
+            text.push_str(match *level {
+                PLUS => "+",
+                HASH => "#",
+                level => self.levels.text(level),
+            });
+        }
+    }
+}
+
+const ROOT: u32 = 0;
+const NONE: u32 = u32::MAX;
+const PLUS: u32 = u32::MAX - 1;
+const HASH: u32 = u32::MAX - 2;
+
+#[derive(Clone, Copy)]
+struct Node {
+    parent: u32,
+    /// An interned level, `PLUS` or `HASH`.
+    level: u32,
+    plus: u32,
+    hash: u32,
+    /// How many literal edges leave the node.
+    literals: u32,
+    first: u32,
+    last: u32,
+}
+
+impl Node {
+    fn new(parent: u32, level: u32) -> Self {
+        Node { parent, level, plus: NONE, hash: NONE, literals: 0, first: NONE, last: NONE }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.first == NONE && self.plus == NONE && self.hash == NONE && self.literals == 0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Subscription<V> {
+    subscriber: u32,
+    node: u32,
+    node_prev: u32,
+    node_next: u32,
+    own_prev: u32,
+    own_next: u32,
+    value: V,
+}
+
+struct Subscriber {
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+impl Default for Subscriber {
+    fn default() -> Self {
+        Subscriber { first: NONE, last: NONE, count: 0 }
+    }
+}
+
+#[inline]
+fn pair_hash(key: &HashKey, a: u32, b: u32) -> u64 {
+    key.hash_u64(u64::from(a) << 32 | u64::from(b))
+}
