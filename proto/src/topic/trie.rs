@@ -436,3 +436,170 @@ impl Default for Subscriber {
 fn pair_hash(key: &HashKey, a: u32, b: u32) -> u64 {
     key.hash_u64(u64::from(a) << 32 | u64::from(b))
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::ToString;
+
+    use super::*;
+
+    fn matching<V: Copy>(trie: &Trie<V>, topic: &str) -> Vec<(u32, V)> {
+        let mut all = Vec::new();
+        trie.matches(topic, &mut Scratch::default(), |subscriber, value| all.push((subscriber, value)));
+        all
+    }
+
+    #[test]
+    fn every_matching_subscription_is_visited_once() {
+        let mut trie = Trie::new(HashKey::new(1));
+        for (i, filter) in ["#", "+/#", "a/#", "a", "+", "a/+", "a/b", "/a", "$x/#", "b/#"].iter().enumerate()
+        {
+            assert_eq!(trie.insert(filter, 3, i), None);
+        }
+        let values = |topic: &str| {
+            let mut values: Vec<usize> = matching(&trie, topic).into_iter().map(|(_, value)| value).collect();
+            values.sort_unstable();
+            values
+        };
+        assert_eq!(values("a"), [0, 1, 2, 3, 4]);
+        assert_eq!(values("a/b"), [0, 1, 2, 5, 6]);
+        assert_eq!(values("a/b/c"), [0, 1, 2]);
+        assert_eq!(values("/a"), [0, 1, 7]);
+        assert_eq!(values("$x"), [8]);
+        assert_eq!(values("$x/a"), [8]);
+        assert_eq!(values("$y"), []);
+        assert_eq!((trie.len(), trie.filters(), trie.count_of(3), trie.count_of(4)), (10, 10, 10, 0));
+    }
+
+    #[test]
+    fn subscribers_of_a_filter_keep_their_order() {
+        let mut trie = Trie::new(HashKey::new(1));
+        for (i, subscriber) in [5, 1, 9, 0].into_iter().enumerate() {
+            trie.insert("a", subscriber, i);
+        }
+        assert_eq!(trie.insert("a", 1, 7), Some(1));
+        assert_eq!(trie.remove("a", 9), Some(2));
+        assert_eq!(trie.insert("a", 9, 8), None);
+        assert_eq!(matching(&trie, "a"), [(5, 0), (1, 7), (0, 3), (9, 8)]);
+    }
+
+    #[test]
+    fn generation_stands_while_nothing_changes() {
+        let mut trie = Trie::new(HashKey::new(1));
+        trie.insert("a", 1, ());
+        let generation = trie.generation();
+        assert_eq!((trie.remove("a/b", 1), trie.remove("a", 2), trie.get("b", 1)), (None, None, None));
+        trie.remove_subscriber(7, |_, ()| panic!());
+        matching(&trie, "a");
+        assert_eq!(trie.generation(), generation);
+        trie.insert("a", 1, ());
+        assert_ne!(trie.generation(), generation);
+    }
+
+    #[test]
+    fn subscriber_goes_with_all_its_filters() {
+        let mut trie = Trie::new(HashKey::new(1));
+        for filter in ["a/+/c", "#", "/", "a/+/#"] {
+            trie.insert(filter, 0, 1);
+            trie.insert(filter, 2, 2);
+        }
+        let mut seen = Vec::new();
+        trie.filters_of(2, |filter, value| seen.push((filter.to_string(), value)));
+        let mut gone = Vec::new();
+        trie.remove_subscriber(2, |filter, value| gone.push((filter.to_string(), value)));
+        assert_eq!(gone, ["a/+/c", "#", "/", "a/+/#"].map(|filter| (filter.to_string(), 2)));
+        assert_eq!((seen, trie.len(), trie.filters(), trie.count_of(2)), (gone, 4, 4, 0));
+        trie.remove_subscriber(0, |_, _| {});
+        assert_eq!((trie.len(), trie.filters(), trie.nodes(), trie.levels()), (0, 0, 1, 0));
+    }
+
+    #[test]
+    fn depth_is_no_danger() {
+        let slashes = "/".repeat(65_535);
+        let pluses = format!("{}+", "+/".repeat(32_767));
+        let deep = format!("{}a", "a/".repeat(199));
+        let mut trie = Trie::new(HashKey::new(1));
+        for filter in [&slashes, &pluses, &deep, "/#", "+/+/#"] {
+            trie.insert(filter, 0, filter.len());
+        }
+        assert_eq!(matching(&trie, &slashes), [(0, 2), (0, 5), (0, 65_535)]);
+        assert_eq!(matching(&trie, &"/".repeat(32_767)), [(0, 2), (0, 5), (0, 65_535)]);
+        assert_eq!(matching(&trie, &deep), [(0, 5), (0, 399)]);
+        let mut bytes = 0;
+        trie.remove_subscriber(0, |filter, value| bytes += usize::from(filter.len() == value));
+        assert_eq!((bytes, trie.nodes(), trie.levels()), (5, 1, 0));
+    }
+
+    #[test]
+    fn states_are_bounded_by_nodes_not_by_choices() {
+        // Each of 2¹² mixes of `a` and `+` would be a path of its own if nodes were not shared.
+        let mut trie = Trie::new(HashKey::new(1));
+        for mix in 0..4_096_u32 {
+            let filter: Vec<&str> = (0..12).map(|bit| if mix >> bit & 1 == 0 { "a" } else { "+" }).collect();
+            trie.insert(&filter.join("/"), mix, ());
+        }
+        assert_eq!(trie.nodes(), 8_191);
+        assert_eq!(matching(&trie, "a/a/a/a/a/a/a/a/a/a/a/a").len(), 4_096);
+        assert_eq!(matching(&trie, "b/b/b/b/b/b/b/b/b/b/b/b").len(), 1);
+    }
+
+    #[test]
+    fn long_lists_are_left_in_constant_time() {
+        let mut trie = Trie::new(HashKey::new(1));
+        for i in 0..100_000 {
+            trie.insert("a", i, ());
+            trie.insert(&format!("b/{i}"), 0, ());
+        }
+        // Quadratic work would take minutes.
+        for i in (0..100_000).step_by(2).chain((0..100_000).rev().step_by(2)) {
+            assert_eq!(trie.remove("a", i), Some(()));
+            assert_eq!(trie.remove(&format!("b/{i}"), 0), Some(()));
+        }
+        assert_eq!((trie.len(), trie.nodes(), trie.levels()), (0, 1, 0));
+    }
+
+    #[test]
+    #[ignore = "prints what a million subscriptions cost"]
+    fn million_subscriptions() {
+        type Shape = fn(u32) -> String;
+        let shapes: [(&str, Shape); 3] = [
+            ("site/{100}/device/{10,000}/temp", |i| format!("site/{}/device/{}/temp", i % 100, i)),
+            ("device/{1,000,000}", |i| format!("device/{i}")),
+            ("{1,000}/{1,000}/+", |i| format!("{}/{}/+", i / 1_000, i % 1_000)),
+        ];
+        for (name, shape) in shapes {
+            let mut trie = Trie::new(HashKey::new(1));
+            let start = std::time::Instant::now();
+            for i in 0..1_000_000 {
+                trie.insert(&shape(i), i, i);
+            }
+            let inserted = start.elapsed();
+            let bytes = trie.memory() / trie.len();
+            let mut scratch = Scratch::default();
+            let mut found = 0_usize;
+            let topics: Vec<_> = (0..1_000_000).step_by(7).map(|i| shape(i).replace('+', "x")).collect();
+            let start = std::time::Instant::now();
+            for topic in &topics {
+                trie.matches(topic, &mut scratch, |_, _| found += 1);
+            }
+            let matched = start.elapsed() / topics.len() as u32;
+            assert_eq!(found, topics.len());
+            std::println!(
+                "{name}: {bytes} bytes, {} nodes, {} levels; insert {:?}, match {matched:?} each",
+                trie.nodes(),
+                trie.levels(),
+                inserted / 1_000_000
+            );
+            std::println!(
+                "  per subscription: nodes {} edges {} levels {} subscriptions {} pairs {} subscribers {}",
+                trie.nodes.memory() / trie.len(),
+                trie.edges.memory() / trie.len(),
+                trie.levels.memory() / trie.len(),
+                trie.subscriptions.memory() / trie.len(),
+                trie.by_pair.memory() / trie.len(),
+                trie.subscribers.capacity() * size_of::<Subscriber>() / trie.len()
+            );
+        }
+    }
+}
