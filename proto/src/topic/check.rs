@@ -341,12 +341,12 @@ mod tests {
 
     #[test]
     fn trie_agrees_with_a_list_of_filters() {
-        run(check_trie, 200, 8_192);
+        run(check_trie, 100, 8_192);
     }
 
     #[test]
     fn tree_agrees_with_a_map_while_cursors_are_open() {
-        run(check_tree, 400, 8_192);
+        run(check_tree, 100, 8_192);
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl<T> Tree<T> {
 
     /// Opens a cursor over the topics that a valid filter without `$share/{group}/` matches.
     ///
-    /// It costs a little with every removal until it is closed, so bound how many are open.
+    /// It costs a little with every removal until it is closed, so bound how many are open. Topics that are
+    /// new since then stand behind the others, so it may go on for as long as they keep coming.
     pub fn cursor(&mut self, filter: &str) -> CursorId {
         // Holding on to the levels keeps their ids from being given to other texts meanwhile.
         let filter: Box<[u32]> = filter
