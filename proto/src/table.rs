@@ -348,3 +348,124 @@ fn read(bytes: &[u8]) -> u64 {
 fn tag(hash: u64, id_mask: u32) -> u32 {
     (hash >> 32) as u32 & !id_mask
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_depends_on_every_byte_the_length_and_the_seed() {
+        let key = HashKey::new(7);
+        let mut seen = alloc::collections::BTreeSet::new();
+        for length in 0..70 {
+            let mut bytes = alloc::vec![0; length];
+            assert!(seen.insert(key.hash(&bytes)));
+            assert_ne!(key.hash(&bytes), HashKey::new(8).hash(&bytes));
+            for at in 0..length {
+                bytes[at] = 1;
+                assert!(seen.insert(key.hash(&bytes)));
+                bytes[at] = 0;
+            }
+        }
+    }
+
+    #[test]
+    fn hashes_of_neighbours_spread_over_both_ends() {
+        for seed in 0..8 {
+            let key = HashKey::new(seed);
+            let (mut low, mut high) = ([0_u32; 64], [0_u32; 64]);
+            for i in 0..64_000 {
+                let hash = if i % 2 == 0 { key.hash_u64(i << 32) } else { key.hash(&i.to_le_bytes()) };
+                low[hash as usize % 64] += 1;
+                high[(hash >> 58) as usize] += 1;
+            }
+            assert!(low.iter().chain(&high).all(|count| (800..1_200).contains(count)), "{low:?} {high:?}");
+        }
+    }
+
+    #[test]
+    fn index_fills_to_seven_eighths_and_shrinks_again() {
+        let key = HashKey::new(1);
+        let hash = |id: u32| key.hash_u64(id.into());
+        let mut index = Index::new();
+        assert_eq!(index.memory(), 0);
+        for id in 0..7_000 {
+            index.insert(hash(id), id, hash);
+        }
+        assert_eq!(index.memory(), 8_192 * 4);
+        for id in 0..7_000 {
+            assert_eq!(index.find(hash(id), |other| other == id), Some(id));
+        }
+        for id in 100..7_000 {
+            assert_eq!(index.remove(hash(id), |other| other == id, hash), Some(id));
+            assert_eq!(index.remove(hash(id), |other| other == id, hash), None);
+        }
+        assert!(index.memory() <= 1_024 * 4);
+        for id in 0..100 {
+            assert_eq!(index.remove(hash(id), |other| other == id, hash), Some(id));
+        }
+        assert_eq!((index.len(), index.memory()), (0, 0));
+    }
+
+    #[test]
+    fn index_holds_the_largest_ids() {
+        let key = HashKey::new(2);
+        let hash = |id: u32| key.hash_u64(id.into());
+        let mut index = Index::new();
+        let ids = [0, 1, 2, 3, 6, 7, 8, 0x7fff_fffe, 0x7fff_ffff, 0x8000_0000, u32::MAX - 1];
+        for (i, &id) in ids.iter().enumerate() {
+            index.insert(hash(id), id, hash);
+            for &id in &ids[..=i] {
+                assert_eq!(index.find(hash(id), |other| other == id), Some(id));
+            }
+        }
+        for id in ids {
+            assert_eq!(index.remove(hash(id), |other| other == id, hash), Some(id));
+        }
+    }
+
+    #[test]
+    fn index_seldom_asks_about_a_wrong_id() {
+        let key = HashKey::new(3);
+        let hash = |id: u32| key.hash_u64(id.into());
+        let mut index = Index::new();
+        for id in 0..57_000 {
+            index.insert(hash(id), id, hash);
+        }
+        let mut asked = 0;
+        for id in 57_000..157_000 {
+            index.find(hash(id), |_| {
+                asked += 1;
+                false
+            });
+        }
+        assert!(asked < 100_000, "asked {asked} times for 100,000 absent ids");
+    }
+
+    #[test]
+    fn slab_reuses_the_last_freed_id_first() {
+        let mut slab = Slab::new();
+        assert_eq!([slab.insert('a'), slab.insert('b'), slab.insert('c')], [0, 1, 2]);
+        assert_eq!(slab.remove(0), Some('a'));
+        assert_eq!(slab.remove(1), Some('b'));
+        assert_eq!((slab.remove(1), slab.remove(9), slab.get(0), slab.contains(2)), (None, None, None, true));
+        assert_eq!([slab.insert('d'), slab.insert('e'), slab.insert('f')], [1, 0, 3]);
+        slab[3] = 'g';
+        assert!(slab.iter().eq([(0, &'e'), (1, &'d'), (2, &'c'), (3, &'g')]));
+        slab.iter_mut().for_each(|(_, value)| value.make_ascii_uppercase());
+        assert_eq!((slab.get(2), slab.len()), (Some(&'C'), 4));
+    }
+
+    #[test]
+    fn slab_gives_memory_back_when_empty() {
+        let mut slab = Slab::new();
+        for i in 0..1_000 {
+            slab.insert(i);
+        }
+        for id in 0..1_000 {
+            slab.remove(id);
+        }
+        assert!(slab.is_empty() && slab.memory() <= CAPACITY_KEPT * 8);
+        assert_eq!(slab.insert(5), 0);
+    }
+}

@@ -115,3 +115,32 @@ impl Text {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_stays_small() {
+        assert_eq!(size_of::<Text>(), 24);
+    }
+
+    #[test]
+    fn text_lives_as_long_as_it_is_used() {
+        let mut levels = Levels::new(HashKey::new(1));
+        let texts = ["", "a", "exactly 18 bytes !", "nineteen bytes long", "日本語のトピック", "\u{7f}"];
+        let ids = texts.map(|text| levels.intern(text));
+        for (text, id) in texts.into_iter().zip(ids) {
+            assert_eq!(levels.intern(text), id);
+            assert_eq!((levels.text(id), levels.lookup(text)), (text, Some(id)));
+        }
+        assert_eq!((levels.len(), levels.lookup("b")), (6, None));
+        for (text, id) in texts.into_iter().zip(ids) {
+            levels.release(id);
+            assert_eq!(levels.lookup(text), Some(id));
+            levels.release(id);
+            assert_eq!(levels.lookup(text), None);
+        }
+        assert!(levels.is_empty() && levels.boxed_bytes == 0 && levels.index.memory() == 0);
+    }
+}

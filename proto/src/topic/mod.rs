@@ -208,11 +208,7 @@ pub fn filter_covers(a: &str, b: &str) -> bool {
     if hidden_from(b, a) {
         return false;
     }
-    // Every topic has a first level, so these two are the same set.
-    if a == "+/#" && b == "#" {
-        return true;
-    }
-    let mut theirs = b.split('/');
+    let mut theirs = spell_out(b).split('/');
     for ours in a.split('/') {
         if ours == "#" {
             return true;
@@ -231,7 +227,7 @@ pub fn filters_intersect(a: &str, b: &str) -> bool {
     if hidden_from(a, b) || hidden_from(b, a) {
         return false;
     }
-    let (mut ours, mut theirs) = (a.split('/'), b.split('/'));
+    let (mut ours, mut theirs) = (spell_out(a).split('/'), spell_out(b).split('/'));
     loop {
         match (ours.next(), theirs.next()) {
             (Some("#"), _) | (_, Some("#")) | (None, None) => return true,
@@ -246,6 +242,16 @@ const SHARE_PREFIX: &str = "$share/";
 /// Whether `topics` are all system topics, which a `filter` that starts with a wildcard does not see.
 fn hidden_from(topics: &str, filter: &str) -> bool {
     topics.starts_with('$') && filter.starts_with(['+', '#'])
+}
+
+/// The same filter with every level that its topics must have: none is empty, so none has no level,
+/// and none that starts with a separator has one level.
+fn spell_out(filter: &str) -> &str {
+    match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        _ => filter,
+    }
 }
 
 fn check_text(s: &str) -> Result<(), TopicError> {
@@ -280,4 +286,150 @@ fn check_wildcards(filter: &str, offset: usize) -> Result<(), TopicError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        let long = "x".repeat(TOPIC_BYTES_MAX + 1);
+        for good in ["a", "/", "//", "a/b", " ", "a b", "$SYS/x", "$share/g/x", "日本", "\u{1}", &long[1..]]
+        {
+            assert_eq!(TopicName::parse(good).map(|name| name.as_str()), Ok(good));
+        }
+        for (bad, error) in [
+            ("", TopicError::Empty),
+            ("a\0b", TopicError::Nul { at: 1 }),
+            ("a/+", TopicError::WildcardInName { at: 2 }),
+            ("a#", TopicError::WildcardInName { at: 1 }),
+            (&long, TopicError::TooLong { bytes: 65_536 }),
+        ] {
+            assert_eq!(TopicName::parse(bad), Err(error));
+        }
+        assert!(TopicName("$SYS").is_system() && !TopicName("a/$SYS").is_system());
+        assert_eq!(TopicName("/a/").levels().collect::<Vec<_>>(), ["", "a", ""]);
+        assert_eq!((separators("a"), separators("/a/")), (0, 2));
+    }
+
+    #[test]
+    fn filters_are_checked() {
+        for good in
+            ["#", "+", "/", "+/+", "/#", "a/#", "+/#", "a/+/b", "$SYS/#", "$share", "$shared/a", "$/+"]
+        {
+            let filter = TopicFilter::parse(good).unwrap();
+            assert_eq!((filter.as_str(), filter.filter(), filter.share()), (good, good, None));
+        }
+        for (bad, error) in [
+            ("", TopicError::Empty),
+            ("\0", TopicError::Nul { at: 0 }),
+            ("a#", TopicError::HashNotAlone { at: 1 }),
+            ("a/#b", TopicError::HashNotAlone { at: 2 }),
+            ("##", TopicError::HashNotAlone { at: 0 }),
+            ("#/", TopicError::HashNotLast { at: 0 }),
+            ("a/#/b", TopicError::HashNotLast { at: 2 }),
+            ("a+", TopicError::PlusNotAlone { at: 1 }),
+            ("a/+b/c", TopicError::PlusNotAlone { at: 2 }),
+            ("++", TopicError::PlusNotAlone { at: 0 }),
+            ("+#", TopicError::PlusNotAlone { at: 0 }),
+            ("$share/", TopicError::ShareNameEmpty { at: 7 }),
+            ("$share//a", TopicError::ShareNameEmpty { at: 7 }),
+            ("$share/g", TopicError::ShareFilterEmpty { at: 8 }),
+            ("$share/g/", TopicError::ShareFilterEmpty { at: 9 }),
+            ("$share/g+/a", TopicError::ShareNameWildcard { at: 8 }),
+            ("$share/#/a", TopicError::ShareNameWildcard { at: 7 }),
+            ("$share/g/a+", TopicError::PlusNotAlone { at: 10 }),
+        ] {
+            assert_eq!(TopicFilter::parse(bad), Err(error), "{bad:?}");
+        }
+        assert_eq!(
+            TopicError::PlusNotAlone { at: 10 }.to_string(),
+            "'+' at byte 10 is not alone in its level"
+        );
+    }
+
+    #[test]
+    fn share_name_is_taken_off() {
+        for (whole, share, filter) in [
+            ("$share/g/a/#", "g", "a/#"),
+            ("$share/g//", "g", "/"),
+            ("$share/$x/$share/y/z", "$x", "$share/y/z"),
+        ] {
+            let parsed = TopicFilter::parse(whole).unwrap();
+            assert_eq!((parsed.as_str(), parsed.share(), parsed.filter()), (whole, Some(share), filter));
+        }
+        assert!(TopicFilter::parse("$share/g/+/x").unwrap().matches("a/x"));
+    }
+
+    #[test]
+    fn filters_match_as_the_specification_shows() {
+        for (filter, topic, matches) in [
+            ("sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/ranking", true),
+            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("sport/tennis/player1/#", "sport/tennis/player10", false),
+            ("sport/#", "sport", true),
+            ("#", "a/b/c", true),
+            ("#", "/", true),
+            ("sport/tennis/+", "sport/tennis/player1", true),
+            ("sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("sport/+", "sport", false),
+            ("sport/+", "sport/", true),
+            ("+/+", "/finance", true),
+            ("/+", "/finance", true),
+            ("+", "/finance", false),
+            ("#", "$SYS/monitor", false),
+            ("+/monitor/Clients", "$SYS/monitor/Clients", false),
+            ("$SYS/#", "$SYS/x", true),
+            ("$SYS/#", "$SYS", true),
+            ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
+            ("a/+", "a/$x", true),
+            ("a/#", "a/$x/y", true),
+            ("ACCOUNTS", "Accounts", false),
+            ("a", "a/", false),
+            ("a//b", "a/b", false),
+            ("a/+/#", "a", false),
+            ("a/+/#", "a/b", true),
+        ] {
+            assert_eq!(TopicFilter::parse(filter).unwrap().matches(topic), matches, "{filter} {topic}");
+        }
+    }
+
+    /// Every name out of these levels with up to three of them.
+    fn all_names(levels: &[&str], depth: usize) -> Vec<String> {
+        let mut all: Vec<String> = levels.iter().map(|level| level.to_string()).collect();
+        let mut last = all.clone();
+        for _ in 1..depth {
+            last = last.iter().flat_map(|a| levels.iter().map(move |b| alloc::format!("{a}/{b}"))).collect();
+            all.extend_from_slice(&last);
+        }
+        all
+    }
+
+    #[test]
+    fn cover_and_intersection_are_exact() {
+        // `z` stands for all that no filter names, and a level more for all that are deeper.
+        let topics = all_names(&["", "a", "$x", "z"], 4);
+        let topics: Vec<&str> = topics.iter().map(|t| &**t).filter(|t| TopicName::parse(t).is_ok()).collect();
+        let filters = all_names(&["", "a", "$x", "+", "#"], 3);
+        let filters: Vec<(&str, Vec<bool>)> = filters
+            .iter()
+            .filter_map(|text| {
+                let filter = TopicFilter::parse(text).ok()?;
+                Some((&**text, topics.iter().map(|topic| filter.matches(topic)).collect()))
+            })
+            .collect();
+        for (a, in_a) in &filters {
+            for (b, in_b) in &filters {
+                let covers = in_a.iter().zip(in_b).all(|(a, b)| *a || !b);
+                let intersect = in_a.iter().zip(in_b).any(|(a, b)| *a && *b);
+                assert_eq!(filter_covers(a, b), covers, "{a} covers {b}");
+                assert_eq!(filters_intersect(a, b), intersect, "{a} meets {b}");
+            }
+        }
+    }
 }

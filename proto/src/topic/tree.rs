@@ -78,7 +78,8 @@ impl<T> Tree<T> {
 
     /// Opens a cursor over the topics that a valid filter without `$share/{group}/` matches.
     ///
-    /// It costs a little with every removal until it is closed, so bound how many are open.
+    /// It costs a little with every removal until it is closed, so bound how many are open. Topics that are
+    /// new since then stand behind the others, so it may go on for as long as they keep coming.
     pub fn cursor(&mut self, filter: &str) -> CursorId {
         // Holding on to the levels keeps their ids from being given to other texts meanwhile.
         let filter: Box<[u32]> = filter
@@ -309,4 +310,148 @@ fn find_edge<T>(tree: &Tree<T>, parent: u32, level: u32) -> Option<u32> {
 #[inline]
 fn edge_hash(key: &HashKey, parent: u32, level: u32) -> u64 {
     key.hash_u64(u64::from(parent) << 32 | u64::from(level))
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn tree_of(topics: &[&'static str]) -> Tree<&'static str> {
+        let mut tree = Tree::new(HashKey::new(1));
+        for topic in topics {
+            assert_eq!(tree.insert(topic, *topic), None);
+        }
+        tree
+    }
+
+    fn rest<T: Copy>(tree: &mut Tree<T>, cursor: CursorId) -> Vec<T> {
+        let mut all = Vec::new();
+        while let Step::Item(value) = tree.next(cursor, &mut 1_000_000) {
+            all.push(*value);
+        }
+        tree.close(cursor);
+        all
+    }
+
+    fn found(tree: &mut Tree<&'static str>, filter: &str) -> Vec<&'static str> {
+        let cursor = tree.cursor(filter);
+        rest(tree, cursor)
+    }
+
+    #[test]
+    fn filters_find_their_topics_in_order_of_insertion() {
+        let mut tree = tree_of(&["a/b", "$x/b", "a", "/b", "c", "a/b/c", "a/d", "$x"]);
+        assert_eq!(found(&mut tree, "#"), ["a", "a/b", "a/b/c", "a/d", "/b", "c"]);
+        assert_eq!(found(&mut tree, "a/#"), ["a", "a/b", "a/b/c", "a/d"]);
+        assert_eq!(found(&mut tree, "+"), ["a", "c"]);
+        assert_eq!(found(&mut tree, "+/b"), ["a/b", "/b"]);
+        assert_eq!(found(&mut tree, "+/+/#"), ["a/b", "a/b/c", "a/d", "/b"]);
+        assert_eq!(found(&mut tree, "a/b"), ["a/b"]);
+        assert_eq!(found(&mut tree, "$x/#"), ["$x", "$x/b"]);
+        assert_eq!(found(&mut tree, "$x/+"), ["$x/b"]);
+        assert_eq!(found(&mut tree, "a/e/#"), [""; 0]);
+        assert_eq!(
+            (tree.insert("a", "new"), tree.get("a"), tree.get("a/b/d")),
+            (Some("a"), Some(&"new"), None)
+        );
+        assert_eq!((tree.remove("a"), tree.remove("a"), tree.len()), (Some("new"), None, 7));
+        if let Some(value) = tree.get_mut("c") {
+            *value = "other";
+        }
+        assert_eq!(found(&mut tree, "c"), ["other"]);
+    }
+
+    #[test]
+    fn budget_counts_nodes_also_those_that_do_not_match() {
+        let mut tree = tree_of(&["$1", "$2", "$3", "a/b/c"]);
+        let cursor = tree.cursor("#");
+        let mut budget = 2;
+        assert_eq!((tree.next(cursor, &mut budget), budget), (Step::Paused, 0));
+        assert_eq!(tree.next(cursor, &mut budget), Step::Paused);
+        budget = 10;
+        assert_eq!((tree.next(cursor, &mut budget), budget), (Step::Item(&"a/b/c"), 6));
+        assert_eq!((tree.next(cursor, &mut budget), budget), (Step::Done, 6));
+        tree.close(cursor);
+        assert_eq!(tree.next(cursor, &mut budget), Step::Done);
+    }
+
+    #[test]
+    fn cursor_moves_on_when_its_node_goes() {
+        let mut tree = tree_of(&["a/1/x", "a/2/x", "b/1/x", "c/1/x"]);
+        let cursor = tree.cursor("#");
+        assert_eq!(tree.next(cursor, &mut 9), Step::Item(&"a/1/x"));
+        // It stands on `a/2` now, then on `b`, which go with their topics.
+        tree.remove("a/2/x");
+        tree.remove("b/1/x");
+        tree.insert("c/0/x", "c/0/x");
+        assert_eq!(rest(&mut tree, cursor), ["c/1/x", "c/0/x"]);
+    }
+
+    #[test]
+    fn cursor_keeps_the_ids_of_its_levels() {
+        let mut tree = tree_of(&["a/b", "a/c"]);
+        let cursor = tree.cursor("+/b");
+        tree.remove("a/b");
+        // Without a hold on `b`, `d` would be given its id.
+        tree.insert("a/d", "a/d");
+        assert_eq!((rest(&mut tree, cursor), tree.levels()), (Vec::new(), 3));
+    }
+
+    #[test]
+    fn depth_is_no_danger() {
+        let slashes = "/".repeat(65_535);
+        let deep = format!("{}a", "a/".repeat(199));
+        let mut tree = Tree::new(HashKey::new(1));
+        tree.insert(&slashes, 1);
+        tree.insert(&deep, 2);
+        tree.insert(&slashes[1..], 3);
+        for (filter, expected) in [
+            ("#", &[3, 1, 2][..]),
+            ("/#", &[3, 1]),
+            (&slashes, &[1]),
+            (&deep, &[2]),
+            ("a/+/#", &[2]),
+            ("+", &[]),
+        ] {
+            let cursor = tree.cursor(filter);
+            assert_eq!(rest(&mut tree, cursor), expected);
+        }
+        tree.remove(&slashes);
+        tree.remove(&deep);
+        tree.remove(&slashes[1..]);
+        assert_eq!((tree.len(), tree.nodes(), tree.levels()), (0, 1, 0));
+    }
+
+    #[test]
+    #[ignore = "prints what a million topics cost"]
+    fn million_topics() {
+        type Shape = fn(u32) -> String;
+        let shapes: [(&str, Shape); 2] = [
+            ("site/{1,000}/{250}/{4}", |i| format!("site/{:04}/{:05}/{}", i / 1_000, i % 1_000 / 4, i % 4)),
+            ("site/{100}/{1,000,000}/temp", |i| format!("site/{:02}/{i:07}/temp", i % 100)),
+        ];
+        for (name, shape) in shapes {
+            let mut tree: Tree<u32> = Tree::new(HashKey::new(1));
+            let start = std::time::Instant::now();
+            for i in 0..1_000_000 {
+                tree.insert(&shape(i), i);
+            }
+            let inserted = start.elapsed();
+            let bytes = tree.memory() / tree.len();
+            let start = std::time::Instant::now();
+            let cursor = tree.cursor("#");
+            assert_eq!(rest(&mut tree, cursor).len(), 1_000_000);
+            std::println!(
+                "{name}: {bytes} bytes, {} nodes, {} levels; insert {:?}, walk {:?} each",
+                tree.nodes(),
+                tree.levels(),
+                inserted / 1_000_000,
+                start.elapsed() / 1_000_000
+            );
+        }
+    }
 }
