@@ -180,3 +180,32 @@ fn too_large() -> DecodeError {
     DecodeError::protocol("the packet is larger than the maximum packet size", "MQTT 3.1.2.11.4")
         .with_reason(ReasonCode::PacketTooLarge)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_follows_the_bytes_that_arrive() {
+        let mut framer = Framer::default();
+        // A promise of 256 MB.
+        framer.next(b"\x30\xff\xff\xff\x7f", u32::MAX).unwrap();
+        for arrived in 6..5000 {
+            assert_eq!(framer.next(b"x", u32::MAX).unwrap(), Step { used: 1, frame: None });
+            assert_eq!(framer.buffered(), arrived);
+            assert!(framer.tail.capacity() <= (2 * arrived).max(16));
+        }
+    }
+
+    #[test]
+    fn idle_means_no_heap() {
+        let mut framer = Framer::default();
+        framer.next(b"\x30\x05\0\x01t", 100).unwrap();
+        let step = framer.next(b"xy\xc0\0", 100).unwrap();
+        assert_eq!((step.used, step.frame.unwrap().raw), (2, &b"\x30\x05\0\x01txy"[..]));
+        // No packet is buffered beyond its end, and the buffer goes with the next call.
+        assert_eq!((framer.tail.capacity(), framer.buffered()), (8, 0));
+        assert!(framer.next(b"\xc0\0", 100).unwrap().frame.is_some());
+        assert_eq!(framer.tail.capacity(), 0);
+    }
+}

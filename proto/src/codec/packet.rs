@@ -57,22 +57,36 @@ impl QoS {
 /// The type of a packet: the high four bits of its first byte.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs)] // They are the packets of the standard.
 pub enum PacketType {
+    /// A client asks for a connection.
     Connect = 1,
+    /// The server's answer to CONNECT.
     ConnAck = 2,
+    /// A message.
     Publish = 3,
+    /// QoS 1: the message is taken over.
     PubAck = 4,
+    /// QoS 2, first answer: the message is received.
     PubRec = 5,
+    /// QoS 2, second step: the identifier may be released.
     PubRel = 6,
+    /// QoS 2, last answer: done.
     PubComp = 7,
+    /// A client asks for messages.
     Subscribe = 8,
+    /// The server's answer to SUBSCRIBE.
     SubAck = 9,
+    /// A client wants no more messages.
     Unsubscribe = 10,
+    /// The server's answer to UNSUBSCRIBE.
     UnsubAck = 11,
+    /// A client shows that it is there.
     PingReq = 12,
+    /// The server's answer to PINGREQ.
     PingResp = 13,
+    /// The connection ends.
     Disconnect = 14,
+    /// A step of an authentication exchange; 5.0 only.
     Auth = 15,
 }
 
@@ -119,22 +133,36 @@ impl PacketType {
 
 /// Any packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // They are the packets of the standard.
 pub enum Packet<'a> {
+    /// CONNECT.
     Connect(Connect<'a>),
+    /// CONNACK.
     ConnAck(ConnAck<'a>),
+    /// PUBLISH.
     Publish(Publish<'a>),
+    /// PUBACK.
     PubAck(Ack<'a>),
+    /// PUBREC.
     PubRec(Ack<'a>),
+    /// PUBREL.
     PubRel(Ack<'a>),
+    /// PUBCOMP.
     PubComp(Ack<'a>),
+    /// SUBSCRIBE.
     Subscribe(Subscribe<'a>),
+    /// SUBACK.
     SubAck(SubAck<'a>),
+    /// UNSUBSCRIBE.
     Unsubscribe(Unsubscribe<'a>),
+    /// UNSUBACK.
     UnsubAck(UnsubAck<'a>),
+    /// PINGREQ.
     PingReq,
+    /// PINGRESP.
     PingResp,
+    /// DISCONNECT.
     Disconnect(Disconnect<'a>),
+    /// AUTH.
     Auth(Auth<'a>),
 }
 

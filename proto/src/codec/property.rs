@@ -160,9 +160,8 @@ macro_rules! properties {
     )+) => {
         /// One property.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[allow(missing_docs)] // They are the properties of the standard.
         pub enum Property<'a> {
-            $($name($($type),+),)+
+            $(#[doc = concat!("Identifier ", stringify!($id), ".")] $name($($type),+),)+
         }
 
         impl<'a> Property<'a> {

@@ -78,11 +78,10 @@ impl SubscribeOptions {
 
     fn read(version: Version, byte: u8) -> Result<Self, DecodeError> {
         let reserved = if version.is_v5() { 0xc0 } else { 0xfc };
-        // [MQTT-3.8.3-5], 3.1.1: [MQTT-3.8.3-4]. 3.1 does not use the bits.
-        if byte & reserved != 0 && version != Version::V3_1 {
+        // [MQTT-3.8.3-5], 3.1.1: [MQTT-3.8.3-4]
+        if byte & reserved != 0 {
             return Err(DecodeError::malformed("reserved bits of the options are set", "MQTT-3.8.3-5"));
         }
-        let byte = byte & !reserved;
         match SubscribeOptions::from_byte(byte) {
             Some(options) => Ok(options),
             None if version.is_v5() => {

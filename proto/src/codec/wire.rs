@@ -263,24 +263,36 @@ struct Found {
 /// Looks for U+0000, `+` and `#`, eight bytes at a time. In UTF-8 their bytes stand for nothing else.
 #[inline]
 fn scan(bytes: &[u8]) -> Found {
-    let (chunks, tail) = bytes.as_chunks::<8>();
-    let (mut nul, mut wildcard) = (0, 0);
-    let mut look = |chunk: &[u8; 8]| {
-        let word = u64::from_le_bytes(*chunk);
-        nul |= zero_byte(word);
-        wildcard |= zero_byte(word ^ repeat(b'+')) | zero_byte(word ^ repeat(b'#'));
-    };
-    chunks.iter().for_each(&mut look);
-    if let (false, Some(last)) = (tail.is_empty(), bytes.last_chunk::<8>()) {
-        look(last);
-    } else {
-        let mut padded = [b' '; 8];
-        for (to, &from) in padded.iter_mut().zip(tail) {
-            *to = from;
-        }
-        look(&padded);
+    let Some(last) = bytes.last_chunk::<8>() else { return look(u64::from_le_bytes(padded(bytes))) };
+    // The last word overlaps the one before it, so that there is no tail.
+    let mut found = look(u64::from_le_bytes(*last));
+    for chunk in bytes.as_chunks::<8>().0 {
+        let here = look(u64::from_le_bytes(*chunk));
+        found.nul |= here.nul;
+        found.wildcard |= here.wildcard;
     }
-    Found { nul: nul != 0, wildcard: wildcard != 0 }
+    found
+}
+
+#[inline]
+fn look(word: u64) -> Found {
+    let wildcard = zero_byte(word ^ repeat(b'+')) | zero_byte(word ^ repeat(b'#'));
+    Found { nul: zero_byte(word) != 0, wildcard: wildcard != 0 }
+}
+
+/// Fewer than eight bytes as eight: some stand twice, or spaces fill up.
+#[inline]
+fn padded(bytes: &[u8]) -> [u8; 8] {
+    if let (Some(&[a, b, c, d]), Some(&[e, f, g, h])) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return [a, b, c, d, e, f, g, h];
+    }
+    let mut padded = [b' '; 8];
+    if let (Some(&first), Some(&middle), Some(&last)) =
+        (bytes.first(), bytes.get(bytes.len() / 2), bytes.last())
+    {
+        padded[..3].copy_from_slice(&[first, middle, last]);
+    }
+    padded
 }
 
 const fn repeat(byte: u8) -> u64 {
