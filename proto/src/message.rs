@@ -90,10 +90,7 @@ impl Message {
 
     /// Which message it is.
     pub fn id(&self) -> MessageId {
-        MessageId {
-            count: u64::from_le_bytes(self.number(8)),
-            origin: u16::from_le_bytes(self.number(16)),
-        }
+        MessageId { count: u64::from_le_bytes(self.number(8)), origin: u16::from_le_bytes(self.number(16)) }
     }
 
     fn properties_at(&self) -> usize {

@@ -1,10 +1,10 @@
 //! Connections: bytes in, bytes out, and how they end.
 
+use super::Shard;
 use super::connect::Request;
 use super::io::{ConnId, Output};
 use super::publish::Route;
 use super::timer::Timer;
-use super::Shard;
 use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
 use crate::session::{Link, Sent};
 use crate::time::Instant;
@@ -302,7 +302,11 @@ impl Shard {
             && let Some(session) = self.sessions.get_mut(session)
         {
             if session.expiry_s == 0 && expiry != 0 {
-                return self.fail(id, ReasonCode::ProtocolError, "DISCONNECT sets an expiry where CONNECT set none");
+                return self.fail(
+                    id,
+                    ReasonCode::ProtocolError,
+                    "DISCONNECT sets an expiry where CONNECT set none",
+                );
             }
             session.expiry_s = expiry.min(self.config.max_session_expiry_s);
         }

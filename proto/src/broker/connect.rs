@@ -1,18 +1,17 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
-use super::conn::{Cause, Flow, NO_SESSION, Pause, Phase};
+use super::conn::{Cause, Flow, Pause, Phase};
 use super::io::{Authenticate, ConnId, Output, Verdict};
 use super::rights::Subject;
 use super::session::Will;
 use super::timer::Timer;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode, Version,
+    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version,
 };
-use crate::message::{Message, MessageId, Publication};
+use crate::message::{MessageId, Publication};
 use crate::time::Instant;
 use crate::topic::{TopicName, separators};
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -80,12 +79,17 @@ impl Shard {
         conn.link.peer_max_packet = properties.maximum_packet_size().unwrap_or(u32::MAX);
         let (listener, identity, entropy) = (conn.listener, conn.identity.clone(), conn.entropy);
         let username = identity.clone().or_else(|| connect.username.map(Box::from));
-        let client_id = self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect.client_id);
+        let client_id =
+            self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect.client_id);
         let method = properties.authentication_method();
         let ask = self.config.listeners.get(usize::from(listener)).map(|l| l.authentication);
         let ask = ask == Some(Authentication::Ask);
         if method.is_some() && !ask {
-            return self.refuse(id, ReasonCode::BadAuthenticationMethod, "no authentication method is offered");
+            return self.refuse(
+                id,
+                ReasonCode::BadAuthenticationMethod,
+                "no authentication method is offered",
+            );
         }
         let will = match self.will_of(connect) {
             Ok(will) => will,

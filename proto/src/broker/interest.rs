@@ -42,7 +42,10 @@ impl Pattern {
             }
             count += 1;
         }
-        Pattern { shape: shape | (count as u64) << 32, key: hash.hash_u64(key ^ shape ^ (count as u64) << 32) }
+        Pattern {
+            shape: shape | (count as u64) << 32,
+            key: hash.hash_u64(key ^ shape ^ (count as u64) << 32),
+        }
     }
 }
 
@@ -215,8 +218,9 @@ impl Interest {
                 }
             }
             let pattern = Pattern { shape: shape.shape, key: self.hash.hash_u64(key ^ shape.shape) };
-            let found =
-                self.foreign_index.find(pattern.key, |i| self.foreign.get(i).is_some_and(|f| f.pattern == pattern));
+            let found = self
+                .foreign_index
+                .find(pattern.key, |i| self.foreign.get(i).is_some_and(|f| f.pattern == pattern));
             if let Some(at) = found {
                 shards |= self.foreign[at].shards;
             }

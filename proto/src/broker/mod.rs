@@ -53,7 +53,6 @@ use session::Session;
 use timer::{Timer, Timers};
 
 /// One shard of a broker.
-#[derive(Debug)]
 pub struct Shard {
     id: ShardId,
     shards: u16,
@@ -318,7 +317,7 @@ impl Shard {
         }
     }
 
-    fn to_peer(&mut self, to: ShardId, message: PeerMessage) {
+    fn send_to_peer(&mut self, to: ShardId, message: PeerMessage) {
         if let Some(peer) = self.peers.get_mut(usize::from(to)) {
             match message {
                 PeerMessage::Retain(_) => peer.retain.push(message),
@@ -327,10 +326,10 @@ impl Shard {
         }
     }
 
-    fn to_all_peers(&mut self, message: &PeerMessage) {
+    fn send_to_all_peers(&mut self, message: &PeerMessage) {
         for to in 0..self.shards {
             if to != self.id {
-                self.to_peer(to, message.clone());
+                self.send_to_peer(to, message.clone());
             }
         }
     }

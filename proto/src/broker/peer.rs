@@ -8,7 +8,6 @@ use super::conn::Pause;
 use super::interest::{Change, Pattern};
 use super::io::{ConnId, Output, ShardId};
 use super::{SLICE, Shard, Work};
-use crate::codec::QoS;
 use crate::message::Message;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -96,8 +95,6 @@ pub enum PeerMessage {
         filter: Box<str>,
         /// The member.
         member: SessionKey,
-        /// The maximum QoS of the subscription.
-        qos: QoS,
         /// Whether the member is connected.
         connected: bool,
     },
@@ -230,7 +227,8 @@ impl Shard {
         if self.shards == 1 {
             return false;
         }
-        let ids = || (0..).zip(0..self.peers.len());
+        let count = self.peers.len();
+        let ids = || (0..).zip(0..count);
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
             for message in peer.retain.drain(..) {
@@ -246,7 +244,9 @@ impl Shard {
                 self.outputs.push_back(Output::Peer { to, message });
             }
             // Whoever gates or is far ahead wants to hear.
-            if peer.sent > peer.acked && (self.gate_used || more_underway && peer.sent - peer.acked > CREDIT / 2) {
+            if peer.sent > peer.acked
+                && (self.gate_used || more_underway && peer.sent - peer.acked > CREDIT / 2)
+            {
                 peer.sent += 1;
                 self.outputs.push_back(Output::Peer { to, message: PeerMessage::Sync });
             }
@@ -262,7 +262,8 @@ impl Shard {
             if peer.asked && peer.handled > peer.told {
                 peer.asked = false;
                 peer.told = peer.handled;
-                self.outputs.push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
+                self.outputs
+                    .push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
             }
         }
         !self.outputs.is_empty()

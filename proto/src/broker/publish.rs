@@ -4,11 +4,11 @@
 //! topic and no subscription, interest or configuration changes, nothing is matched again. What depends on the
 //! receiver (version, window, connection) is decided at each delivery.
 
-use super::conn::{Cause, Flow, NO_SESSION, Pause};
+use super::conn::{Flow, NO_SESSION, Pause};
 use super::io::{ConnId, ShardId};
 use super::peer::PeerMessage;
 use super::{SLICE, Shard, Work};
-use crate::codec::{Ack, ErrorKind, Frame, Packet, PacketType, Properties, Property, Publish, QoS, ReasonCode};
+use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode};
 use crate::message::{Message, MessageId, Publication};
 use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
 use crate::time::Instant;
@@ -88,6 +88,14 @@ pub(super) struct Fan {
 /// The bytes of a 3.x QoS 0 PUBLISH as it came in: for a 3.x receiver at QoS 0 they are what goes out.
 type Raw<'a> = Option<&'a [u8]>;
 
+/// A message to be delivered at QoS 0, in every form there is of it.
+#[derive(Clone, Copy)]
+pub(super) struct Qos0<'a> {
+    pub publication: &'a Publication<'a>,
+    pub raw: Raw<'a>,
+    pub kept: Option<&'a Message>,
+}
+
 impl Shard {
     pub(super) fn on_publish(&mut self, id: ConnId, frame: Frame<'_>) -> Flow {
         if self.credit_spent() {
@@ -97,7 +105,9 @@ impl Shard {
         let max_alias = self.config.max_topic_alias;
         let now = self.now;
         let Shard { conns, bytes, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return Flow::Closed };
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+            return Flow::Closed;
+        };
         let version = conn.link.version;
         let mut publish = match Publish::decode(version, frame) {
             Ok(publish) => publish,
@@ -119,7 +129,11 @@ impl Shard {
                     Property::MessageExpiryInterval(s) => expires_at = now + Duration::from_secs(s.into()),
                     // [MQTT-3.3.4-6]
                     Property::SubscriptionIdentifier(_) => {
-                        return self.fail(id, ReasonCode::ProtocolError, "PUBLISH with a subscription identifier");
+                        return self.fail(
+                            id,
+                            ReasonCode::ProtocolError,
+                            "PUBLISH with a subscription identifier",
+                        );
                     }
                     other => {
                         let _ = other.encode(&mut forward);
@@ -160,7 +174,13 @@ impl Shard {
     }
 
     /// Checks a PUBLISH against what only the broker knows, routes it and acknowledges it.
-    fn accept_publish(&mut self, id: ConnId, packet_id: u16, publication: &Publication<'_>, raw: Raw<'_>) -> Flow {
+    fn accept_publish(
+        &mut self,
+        id: ConnId,
+        packet_id: u16,
+        publication: &Publication<'_>,
+        raw: Raw<'_>,
+    ) -> Flow {
         let qos = publication.qos;
         let receive_maximum = usize::from(self.config.max_inflight_messages.max(1));
         let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
@@ -173,7 +193,11 @@ impl Shard {
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
             // [MQTT-3.3.4-7]; 3.x has no such limit to break.
             if v5 && !known && conn.link.pending_acks() + incoming.len() >= receive_maximum {
-                return self.fail(id, ReasonCode::ReceiveMaximumExceeded, "more messages in flight than allowed");
+                return self.fail(
+                    id,
+                    ReasonCode::ReceiveMaximumExceeded,
+                    "more messages in flight than allowed",
+                );
             }
             if known {
                 // [MQTT-4.3.3-10]: it was routed when it came first.
@@ -190,8 +214,18 @@ impl Shard {
             }
             let subject = self.sessions[session].subject();
             if !self.config.rights.may_publish(subject, publication.topic) {
-                debug!("Denied PUBLISH of {} to {}.", subject.client_id.escape_debug(), publication.topic.escape_debug());
-                return self.acknowledge(id, 0, kind, packet_id, if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success });
+                debug!(
+                    "Denied PUBLISH of {} to {}.",
+                    subject.client_id.escape_debug(),
+                    publication.topic.escape_debug()
+                );
+                return self.acknowledge(
+                    id,
+                    0,
+                    kind,
+                    packet_id,
+                    if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success },
+                );
             }
             self.build_route(&mut route, publication.topic, session);
         }
@@ -223,12 +257,21 @@ impl Shard {
     }
 
     /// Acknowledges a PUBLISH, in order, when `gate` opens.
-    fn acknowledge(&mut self, id: ConnId, gate: u64, kind: PacketType, packet_id: u16, reason: ReasonCode) -> Flow {
+    fn acknowledge(
+        &mut self,
+        id: ConnId,
+        gate: u64,
+        kind: PacketType,
+        packet_id: u16,
+        reason: ReasonCode,
+    ) -> Flow {
         if packet_id == 0 {
             return Flow::Continue;
         }
         let Shard { conns, pool, opened, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return Flow::Closed };
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+            return Flow::Closed;
+        };
         if conn.link.acknowledge(pool, gate, *opened, kind, packet_id, reason) {
             self.mark_dirty(id);
             return self.after_answer(id);
@@ -264,7 +307,13 @@ impl Shard {
         self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
     }
 
-    fn deliver_or_queue(&mut self, source: Source, publication: &Publication<'_>, route: Box<Route>, mut kept: Option<Message>) -> bool {
+    fn deliver_or_queue(
+        &mut self,
+        source: Source,
+        publication: &Publication<'_>,
+        route: Box<Route>,
+        mut kept: Option<Message>,
+    ) -> bool {
         let done = self.deliver(publication, &route, 0, None, &mut kept);
         if done < route.targets.len() {
             let message = kept.unwrap_or_else(|| self.keep(publication));
@@ -277,7 +326,8 @@ impl Shard {
 
     pub(super) fn continue_fan(&mut self, mut fan: Fan) {
         let message = fan.message.clone();
-        fan.at = self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
+        fan.at =
+            self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
         if fan.at < fan.route.targets.len() {
             return self.work.push_back(Work::Fan(fan));
         }
@@ -353,7 +403,12 @@ impl Shard {
 
     /// Everything but the local sessions: the retained store, other shards, shared subscriptions.
     /// True if other shards were told.
-    fn send_elsewhere(&mut self, publication: &Publication<'_>, route: &Route, kept: &mut Option<Message>) -> bool {
+    fn send_elsewhere(
+        &mut self,
+        publication: &Publication<'_>,
+        route: &Route,
+        kept: &mut Option<Message>,
+    ) -> bool {
         let mut told = false;
         if publication.retain {
             let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
@@ -361,7 +416,7 @@ impl Shard {
             if home == self.id {
                 self.retained.store(message);
             } else {
-                self.to_peer(home, PeerMessage::Retain(message));
+                self.send_to_peer(home, PeerMessage::Retain(message));
                 told = true;
             }
             self.retained.saw_live(publication);
@@ -369,7 +424,7 @@ impl Shard {
         if route.peers != 0 {
             let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
             for to in (0..self.shards).filter(|&to| route.peers >> to & 1 == 1) {
-                self.to_peer(to, PeerMessage::Publish(message.clone()));
+                self.send_to_peer(to, PeerMessage::Publish(message.clone()));
             }
             told = true;
         }
@@ -383,14 +438,25 @@ impl Shard {
     }
 
     /// Delivers to at most [`SLICE`] targets from `at`; returns where to go on.
-    fn deliver(&mut self, publication: &Publication<'_>, route: &Route, at: usize, raw: Raw<'_>, kept: &mut Option<Message>) -> usize {
+    fn deliver(
+        &mut self,
+        publication: &Publication<'_>,
+        route: &Route,
+        at: usize,
+        raw: Raw<'_>,
+        kept: &mut Option<Message>,
+    ) -> usize {
         let end = route.targets.len().min(at + SLICE);
         for target in &route.targets[at..end] {
             let qos = publication.qos.min(target.qos);
             let retain = publication.retain && target.retain_as_published;
+            if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
+                continue;
+            }
             if qos == QoS::AtMostOnce {
-                self.deliver_now(target, publication, retain, raw, kept.as_ref());
-            } else if self.sessions.get(target.session).is_some_and(|s| s.serial == target.serial) {
+                let message = Qos0 { publication, raw, kept: kept.as_ref() };
+                self.deliver_now(target.session, &target.ids, retain, message);
+            } else {
                 let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
                 let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0 };
                 self.enqueue(target.session, delivery);
@@ -399,39 +465,41 @@ impl Shard {
         end
     }
 
-    /// Writes a QoS 0 message to a receiver that is connected.
-    fn deliver_now(&mut self, target: &Target, publication: &Publication<'_>, retain: bool, raw: Raw<'_>, kept: Option<&Message>) {
+    /// Writes a QoS 0 message to a session that is connected, or drops it.
+    pub(super) fn deliver_now(
+        &mut self,
+        session: u32,
+        ids: &SubscriptionIds,
+        retain: bool,
+        message: Qos0<'_>,
+    ) {
         let soft = self.config.output_soft_bytes;
         let now = self.now;
         let Shard { sessions, conns, pool, counters, dirty, .. } = self;
-        let Some(session) = sessions.get(target.session).filter(|s| s.serial == target.serial) else { return };
-        let Some(id) = session.conn else { return };
+        let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
         if conn.blocked && conn.link.outbox.len() > soft {
             counters.publish_dropped += 1;
             return;
         }
-        match raw {
+        match message.raw {
             Some(bytes) if !conn.link.version.is_v5() && !retain => {
                 conn.link.outbox.writer(pool).extend_from_slice(bytes);
             }
             _ => {
-                let sent = conn.link.put_publish(
-                    pool,
-                    now,
-                    &OutgoingPublish {
-                        topic: publication.topic.as_bytes(),
-                        properties: publication.properties,
-                        payload: kept.map_or(Payload::Bytes(publication.payload), Payload::Kept),
-                        expires_at: publication.expires_at,
-                        qos: QoS::AtMostOnce,
-                        dup: false,
-                        retain,
-                        packet_id: 0,
-                        ids: &target.ids,
-                    },
-                );
-                if sent == Sent::TooLarge {
+                let publication = message.publication;
+                let publish = OutgoingPublish {
+                    topic: publication.topic.as_bytes(),
+                    properties: publication.properties,
+                    payload: message.kept.map_or(Payload::Bytes(publication.payload), Payload::Kept),
+                    expires_at: publication.expires_at,
+                    qos: QoS::AtMostOnce,
+                    dup: false,
+                    retain,
+                    packet_id: 0,
+                    ids,
+                };
+                if conn.link.put_publish(pool, now, &publish) == Sent::TooLarge {
                     counters.publish_dropped += 1; // [MQTT-3.1.2-25]
                     return;
                 }

@@ -8,11 +8,11 @@
 
 use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
-use super::publish::Subscription;
+use super::publish::{Qos0, Subscription};
 use super::{SLICE, Shard, Work};
 use crate::codec::QoS;
 use crate::message::{Message, MessageId, Publication};
-use crate::session::{Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
+use crate::session::{Delivery, SubscriptionIds};
 use crate::table::{HashKey, Slab};
 use crate::time::Instant;
 use crate::topic::tree::{CursorId, Step, Tree};
@@ -28,7 +28,6 @@ const PORTION: u32 = 256;
 const RECENT: usize = 1024;
 
 /// The retained messages of this shard's topics, and those it is sending to other shards.
-#[derive(Debug)]
 pub(super) struct Retained {
     tree: Tree<Message>,
     hash: HashKey,
@@ -143,7 +142,7 @@ impl Shard {
             self.retained.awaits(true);
         }
         for to in (0..self.shards).filter(|to| asked >> to & 1 == 1) {
-            self.to_peer(to, PeerMessage::ReplayBegin { key, filter: filter.clone() });
+            self.send_to_peer(to, PeerMessage::ReplayBegin { key, filter: filter.clone() });
         }
         self.queue_replay(at);
     }
@@ -229,7 +228,10 @@ impl Shard {
             self.end_replay(at);
         } else if keeps_up {
             for (to, serve) in core::mem::take(&mut replay.more) {
-                self.to_peer(to, PeerMessage::ReplayMore { serve, key: ReplayKey { session: key, replay: at } });
+                self.send_to_peer(
+                    to,
+                    PeerMessage::ReplayMore { serve, key: ReplayKey { session: key, replay: at } },
+                );
             }
         }
     }
@@ -252,26 +254,13 @@ impl Shard {
             let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0 };
             return self.enqueue(index, delivery);
         }
-        let now = self.now;
-        let Some(id) = session.conn else { return };
-        let Shard { conns, pool, counters, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
-        let publish = OutgoingPublish {
-            topic: message.topic_bytes(),
-            properties: message.properties(),
-            payload: Payload::Kept(message),
-            expires_at: message.expires_at(),
-            qos,
-            dup: false,
-            retain: true,
-            packet_id: 0,
-            ids: &ids,
-        };
-        match conn.link.put_publish(pool, now, &publish) {
-            Sent::Yes => counters.publish_sent += 1,
-            Sent::TooLarge => counters.publish_dropped += 1,
-        }
-        self.mark_dirty(id);
+        let publication = message.as_publication();
+        self.deliver_now(
+            index,
+            &ids,
+            true,
+            Qos0 { publication: &publication, raw: None, kept: Some(message) },
+        );
     }
 
     pub(super) fn end_replay(&mut self, at: u32) {
@@ -285,7 +274,7 @@ impl Shard {
         let key = ReplayKey { session: replay.session, replay: at };
         // Those that wait to be asked need not wait any longer.
         for (to, serve) in replay.more {
-            self.to_peer(to, PeerMessage::ReplayCancel { serve, key });
+            self.send_to_peer(to, PeerMessage::ReplayCancel { serve, key });
         }
         if let Some(index) = self.session_of(replay.session) {
             self.sessions[index].replays.retain(|&r| r != at);
@@ -313,7 +302,7 @@ impl Shard {
     pub(super) fn on_replay_pause(&mut self, from: ShardId, key: ReplayKey, serve: Option<u32>) {
         let Some(at) = self.replay_of(key) else {
             if let Some(serve) = serve {
-                self.to_peer(from, PeerMessage::ReplayCancel { serve, key });
+                self.send_to_peer(from, PeerMessage::ReplayCancel { serve, key });
             }
             return;
         };
@@ -361,16 +350,16 @@ impl Shard {
                 Step::Item(message) => {
                     let message = message.clone();
                     left -= 1;
-                    self.to_peer(to, PeerMessage::ReplayItem { key, message });
+                    self.send_to_peer(to, PeerMessage::ReplayItem { key, message });
                 }
                 Step::Paused => return self.work.push_back(Work::Serve(at)),
                 Step::Done => {
                     self.retained.tree.close(cursor);
                     self.retained.serves.remove(at);
-                    return self.to_peer(to, PeerMessage::ReplayEnd { key });
+                    return self.send_to_peer(to, PeerMessage::ReplayEnd { key });
                 }
             }
         }
-        self.to_peer(to, PeerMessage::ReplayPortion { key, serve: at });
+        self.send_to_peer(to, PeerMessage::ReplayPortion { key, serve: at });
     }
 }

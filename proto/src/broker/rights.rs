@@ -1,6 +1,6 @@
 //! Who may publish and subscribe to what: a compiled value, evaluated where the question arises.
 
-use crate::topic::{filter_covers, filters_intersect, TopicFilter};
+use crate::topic::{TopicFilter, filter_covers, filters_intersect};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -70,7 +70,8 @@ impl Rule {
                 let mut filter = String::from(&*self.filter);
                 for (mark, value) in [("%c", Some(subject.client_id)), ("%u", subject.username)] {
                     if filter.contains(mark) {
-                        let value = value.filter(|v| !v.contains(['+', '#', '/']) && !v.contains(char::is_control))?;
+                        let value = value
+                            .filter(|v| !v.contains(['+', '#', '/']) && !v.contains(char::is_control))?;
                         filter = filter.replace(mark, value);
                     }
                 }

@@ -1,12 +1,12 @@
 //! Sessions: what outlives a connection, wills, and how a session ends.
 
+use super::Shard;
 use super::conn::Cause;
 use super::io::ConnId;
 use super::peer::{PeerMessage, SessionKey};
 use super::publish::session_subscriber;
 use super::rights::Subject;
 use super::timer::Timer;
-use super::Shard;
 use crate::codec::PacketType;
 use crate::message::Message;
 use crate::session::{Incoming, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
@@ -82,9 +82,8 @@ impl Shard {
             replays: Vec::new(),
         });
         let Shard { sessions, session_index, hash, .. } = self;
-        session_index.insert(key, index, |i| {
-            sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes()))
-        });
+        session_index
+            .insert(key, index, |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())));
         index
     }
 
@@ -168,9 +167,11 @@ impl Shard {
         let Shard { sessions, session_index, hash, .. } = self;
         let Some(session) = sessions.get(index) else { return };
         let key = hash.hash(session.client_id.as_bytes());
-        session_index.remove(key, |i| i == index, |i| {
-            sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes()))
-        });
+        session_index.remove(
+            key,
+            |i| i == index,
+            |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())),
+        );
         self.sessions.remove(index);
     }
 
@@ -182,7 +183,9 @@ impl Shard {
         subscriptions.remove_subscriber(session_subscriber(index), |filter, _| {
             changes.extend(interest.count(filter, false).into_iter().flatten());
         });
-        changes.into_iter().for_each(|c| self.announce(c));
+        changes.into_iter().for_each(|c| {
+            self.announce(c);
+        });
         let Some(session) = self.sessions.get_mut(index) else { return };
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);
@@ -195,8 +198,9 @@ impl Shard {
         }
         for delivery in waiting.into_iter().filter(|d| d.share != 0) {
             if let Some(share) = shares.iter().find(|s| s.number == delivery.share) {
-                let message = PeerMessage::ShareReturn { filter: share.filter.clone(), message: delivery.message };
-                self.to_share_owner(&share.filter, message);
+                let message =
+                    PeerMessage::ShareReturn { filter: share.filter.clone(), message: delivery.message };
+                self.send_to_share_owner(&share.filter, message);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Shared subscriptions: one shard owns each, knows its members wherever they live, and chooses.
 
+use super::Shard;
 use super::io::ShardId;
 use super::peer::{PeerMessage, SessionKey};
-use super::publish::{Subscription, group_subscriber};
-use super::Shard;
+use super::publish::{Qos0, Subscription, group_subscriber};
 use crate::codec::QoS;
 use crate::message::Message;
 use crate::session::{Delivery, SubscriptionIds};
@@ -18,7 +18,6 @@ use alloc::vec::Vec;
 struct Member {
     shard: ShardId,
     key: SessionKey,
-    qos: QoS,
     connected: bool,
 }
 
@@ -52,20 +51,20 @@ pub(super) struct Membership {
 
 impl Shard {
     /// Sends a message to the owner of a shared subscription, which may be this shard.
-    pub(super) fn to_share_owner(&mut self, filter: &str, message: PeerMessage) {
+    pub(super) fn send_to_share_owner(&mut self, filter: &str, message: PeerMessage) {
         let owner = self.placement.shard(filter.as_bytes());
         if owner == self.id {
             self.on_share_message(owner, message);
         } else {
-            self.to_peer(owner, message);
+            self.send_to_peer(owner, message);
         }
     }
 
     /// What an owner is told by a member's shard.
     pub(super) fn on_share_message(&mut self, from: ShardId, message: PeerMessage) {
         match message {
-            PeerMessage::ShareJoin { filter, member, qos, connected } => {
-                self.on_share_join(from, &filter, Member { shard: from, key: member, qos, connected });
+            PeerMessage::ShareJoin { filter, member, connected } => {
+                self.on_share_join(from, &filter, Member { shard: from, key: member, connected });
             }
             PeerMessage::ShareLeave { filter, member } => self.on_share_leave(from, &filter, member),
             PeerMessage::ShareMember { filter, member, connected } => {
@@ -97,8 +96,8 @@ impl Shard {
                 self.counters.shared_subscriptions += 1;
             }
         }
-        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, qos, connected: true };
-        self.to_share_owner(filter, join);
+        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected: true };
+        self.send_to_share_owner(filter, join);
         self.placement.shard(filter.as_bytes()) != self.id
     }
 
@@ -114,7 +113,7 @@ impl Shard {
 
     pub(super) fn leave_share(&mut self, filter: &str, member: SessionKey) {
         self.counters.shared_subscriptions -= 1;
-        self.to_share_owner(filter, PeerMessage::ShareLeave { filter: filter.into(), member });
+        self.send_to_share_owner(filter, PeerMessage::ShareLeave { filter: filter.into(), member });
     }
 
     /// A session was connected or lost its connection.
@@ -126,7 +125,7 @@ impl Shard {
         let member = session.key(index);
         let filters: Vec<Box<str>> = session.shares.iter().map(|s| s.filter.clone()).collect();
         for filter in filters {
-            self.to_share_owner(&filter.clone(), PeerMessage::ShareMember { filter, member, connected });
+            self.send_to_share_owner(&filter.clone(), PeerMessage::ShareMember { filter, member, connected });
         }
     }
 
@@ -147,7 +146,8 @@ impl Shard {
         if known.is_none()
             && let Ok(parsed) = TopicFilter::parse(filter)
         {
-            let any = Subscription { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: false, id: 0 };
+            let any =
+                Subscription { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: false, id: 0 };
             self.subscriptions.insert(parsed.filter(), group_subscriber(group), any);
             for change in self.interest.count(parsed.filter(), true).into_iter().flatten() {
                 self.announce(change);
@@ -168,7 +168,7 @@ impl Shard {
         let opened = self.opened;
         let ready: Vec<_> = self.groups.joining.extract_if(.., |(gate, ..)| *gate <= opened).collect();
         for (_, to, member) in ready {
-            self.to_peer(to, PeerMessage::ShareJoined { member });
+            self.send_to_peer(to, PeerMessage::ShareJoined { member });
         }
     }
 
@@ -203,7 +203,10 @@ impl Shard {
         let (shard, key) = (member.shard, member.key);
         if shard != self.id {
             let filter = group.filter.clone();
-            self.to_peer(shard, PeerMessage::ShareDeliver { filter, member: key, message: message.clone() });
+            self.send_to_peer(
+                shard,
+                PeerMessage::ShareDeliver { filter, member: key, message: message.clone() },
+            );
             return true;
         }
         let filter = core::mem::take(&mut group.filter);
@@ -219,7 +222,10 @@ impl Shard {
         let Some(index) = self.session_of(member) else {
             // It ended meanwhile: its owner hears of that too, and chooses another.
             let filter: Box<str> = filter.into();
-            return self.to_share_owner(&filter.clone(), PeerMessage::ShareReturn { filter, message: message.clone() });
+            return self.send_to_share_owner(
+                &filter.clone(),
+                PeerMessage::ShareReturn { filter, message: message.clone() },
+            );
         };
         let session = &self.sessions[index];
         let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else { return };
@@ -230,7 +236,8 @@ impl Shard {
         ids.push(share.id);
         let (qos, share) = (message.qos().min(share.qos), share.number); // [MQTT-4.8.2-3]
         if qos == QoS::AtMostOnce {
-            self.deliver_one(index, message, &ids);
+            let message = Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message) };
+            self.deliver_now(index, &ids, false, message);
         } else {
             self.enqueue(index, Delivery { message: message.clone(), qos, retain: false, ids, share });
         }

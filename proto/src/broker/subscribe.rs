@@ -1,14 +1,15 @@
 //! SUBSCRIBE and UNSUBSCRIBE. A SUBACK leaves when a message published anywhere from then on will be
 //! delivered: at once with one shard, otherwise when every peer has acknowledged the new interest.
 
+use super::Shard;
 use super::conn::Flow;
 use super::interest::Change;
 use super::io::ConnId;
 use super::peer::{PeerMessage, SessionKey};
 use super::publish::{Subscription, session_subscriber};
-use super::Shard;
 use crate::codec::{
-    Packet, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck, Unsubscribe, Properties,
+    Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
+    Unsubscribe,
 };
 use crate::topic::{TopicError, TopicFilter, separators};
 use alloc::vec::Vec;
@@ -49,7 +50,11 @@ impl Shard {
                 Ok(filter) => filter,
                 // A wrong share name is an error of the protocol [MQTT-4.8.2-1] [MQTT-4.8.2-2].
                 Err(_) if v5 && filter.starts_with("$share/") => {
-                    return self.fail(id, ReasonCode::ProtocolError, "the shared subscription is not well-formed");
+                    return self.fail(
+                        id,
+                        ReasonCode::ProtocolError,
+                        "the shared subscription is not well-formed",
+                    );
                 }
                 Err(error) => return self.bad_filter(id, v5, error),
             };
@@ -106,7 +111,12 @@ impl Shard {
         v5: bool,
         waiting: &mut Waiting,
     ) -> bool {
-        debug!("{} subscribes to {} (QoS {}).", self.sessions[index].client_id.escape_debug(), filter.as_str().escape_debug(), options.qos as u8);
+        debug!(
+            "{} subscribes to {} (QoS {}).",
+            self.sessions[index].client_id.escape_debug(),
+            filter.as_str().escape_debug(),
+            options.qos as u8
+        );
         if filter.share().is_some() {
             if self.join_share(index, filter.as_str(), options.qos, id) {
                 waiting.joins += 1;
@@ -142,7 +152,7 @@ impl Shard {
         if self.shards == 1 {
             return false;
         }
-        self.to_all_peers(&match change {
+        self.send_to_all_peers(&match change {
             Change::Pattern { add, pattern } => {
                 PeerMessage::Interest { add, shape: pattern.shape, key: pattern.key }
             }

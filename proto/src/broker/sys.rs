@@ -107,12 +107,13 @@ impl Shard {
         }
         self.timers.arm(self.now + Duration::from_secs(interval), Timer::Sys);
         let mut counters = self.counters();
-        counters.stored = self.sessions.iter().map(|(_, s)| (s.outgoing.in_flight() + s.outgoing.queued()) as u64).sum();
+        counters.stored =
+            self.sessions.iter().map(|(_, s)| (s.outgoing.in_flight() + s.outgoing.queued()) as u64).sum();
         if self.id == 0 {
             self.on_counters(0, counters);
             self.publish_sys();
         } else {
-            self.to_peer(0, PeerMessage::Counters(Box::new(counters)));
+            self.send_to_peer(0, PeerMessage::Counters(Box::new(counters)));
         }
     }
 
@@ -153,7 +154,8 @@ impl Shard {
         self.reports.last.resize(values.len(), String::new());
         for (i, (name, value)) in values.into_iter().enumerate() {
             if self.reports.last[i] != value {
-                let message = Message::new(&format!("$SYS/broker/{name}"), value.as_bytes(), QoS::ExactlyOnce, true);
+                let message =
+                    Message::new(&format!("$SYS/broker/{name}"), value.as_bytes(), QoS::ExactlyOnce, true);
                 self.reports.last[i] = value;
                 self.publish_from_within(&message);
             }

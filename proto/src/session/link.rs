@@ -2,7 +2,9 @@
 //! acknowledgements leave, the partial packet that came in and the bytes to go out.
 
 use super::window::SubscriptionIds;
-use crate::codec::{Ack, EncodeError, Framer, Packet, PacketType, Properties, Property, QoS, ReasonCode, Version};
+use crate::codec::{
+    Ack, EncodeError, Framer, Packet, PacketType, Properties, Property, QoS, ReasonCode, Version,
+};
 use crate::codec::{put_varint, varint_len};
 use crate::message::Message;
 use crate::outbox::{Outbox, Pool, SHARE_FROM};
@@ -157,7 +159,14 @@ impl Link {
     }
 
     /// Encodes a PUBREL, PUBCOMP … with properties, which only 5.0 has. They are left out if they do not fit.
-    pub fn put_ack_with(&mut self, pool: &mut Pool, kind: PacketType, packet_id: u16, reason: ReasonCode, properties: Properties<'_>) {
+    pub fn put_ack_with(
+        &mut self,
+        pool: &mut Pool,
+        kind: PacketType,
+        packet_id: u16,
+        reason: ReasonCode,
+        properties: Properties<'_>,
+    ) {
         let ack = Ack { packet_id, reason, properties };
         let packet = match kind {
             PacketType::PubRec => Packet::PubRec(ack),
@@ -172,7 +181,15 @@ impl Link {
 
     /// Queues the acknowledgement of a PUBLISH: it leaves when `gate` opens, after all earlier ones
     /// [MQTT-4.6.0-2] [MQTT-4.6.0-3]. Tells whether it was written at once.
-    pub fn acknowledge(&mut self, pool: &mut Pool, gate: AckGate, opened: AckGate, kind: PacketType, packet_id: u16, reason: ReasonCode) -> bool {
+    pub fn acknowledge(
+        &mut self,
+        pool: &mut Pool,
+        gate: AckGate,
+        opened: AckGate,
+        kind: PacketType,
+        packet_id: u16,
+        reason: ReasonCode,
+    ) -> bool {
         if self.acks.is_empty() && gate <= opened {
             self.put_ack(pool, kind, packet_id, reason);
             return true;
@@ -203,7 +220,12 @@ impl Link {
 
     /// The topic a received PUBLISH means: its own, which an alias may then stand for, or the one its
     /// alias stands for. Errors: alias 0 or above `max` [MQTT-3.3.2-8] [MQTT-3.3.2-9], or not yet told.
-    pub fn resolve_alias<'a>(&'a mut self, topic: &'a str, alias: u16, max: u16) -> Result<&'a str, ReasonCode> {
+    pub fn resolve_alias<'a>(
+        &'a mut self,
+        topic: &'a str,
+        alias: u16,
+        max: u16,
+    ) -> Result<&'a str, ReasonCode> {
         if alias == 0 || alias > max {
             return Err(ReasonCode::TopicAliasInvalid);
         }
@@ -258,12 +280,14 @@ impl Link {
                 out.extend_from_slice(&p.packet_id.to_be_bytes());
             }
         } else {
-            let expiry = (p.expires_at != Instant::NEVER)
-                .then(|| p.expires_at.since(now).as_micros().div_ceil(1_000_000).min(u128::from(u32::MAX)) as u32);
+            let expiry = (p.expires_at != Instant::NEVER).then(|| {
+                p.expires_at.since(now).as_micros().div_ceil(1_000_000).min(u128::from(u32::MAX)) as u32
+            });
             let ids_len: usize = p.ids.as_slice().iter().map(|&id| 1 + varint_len(id)).sum();
             let total = |topic_len: usize, alias_len: usize| {
                 let properties = p.properties.len() + expiry.map_or(0, |_| 5) + alias_len + ids_len;
-                let remaining = 2 + topic_len + id_len + varint_len(properties as u32) + properties + payload_len;
+                let remaining =
+                    2 + topic_len + id_len + varint_len(properties as u32) + properties + payload_len;
                 1 + varint_len(remaining as u32) + remaining
             };
             // [MQTT-3.1.2-24]
@@ -275,7 +299,8 @@ impl Link {
             let topic = if alias.is_some_and(|(_, known)| known) { &[][..] } else { p.topic };
             let properties_len =
                 p.properties.len() + expiry.map_or(0, |_| 5) + alias.map_or(0, |_| 3) + ids_len;
-            let remaining = 2 + topic.len() + id_len + varint_len(properties_len as u32) + properties_len + payload_len;
+            let remaining =
+                2 + topic.len() + id_len + varint_len(properties_len as u32) + properties_len + payload_len;
             let out = self.outbox.writer(pool);
             out.push(first);
             put_varint(remaining as u32, out);
@@ -287,13 +312,13 @@ impl Link {
             put_varint(properties_len as u32, out);
             out.extend_from_slice(p.properties);
             if let Some((alias, _)) = alias {
-                Property::TopicAlias(alias).encode(out);
+                let _ = Property::TopicAlias(alias).encode(out);
             }
             if let Some(expiry) = expiry {
-                Property::MessageExpiryInterval(expiry).encode(out);
+                let _ = Property::MessageExpiryInterval(expiry).encode(out);
             }
             for &id in p.ids.as_slice() {
-                Property::SubscriptionIdentifier(id).encode(out);
+                let _ = Property::SubscriptionIdentifier(id).encode(out);
             }
         }
         match p.payload {

@@ -165,7 +165,12 @@ impl Outgoing {
 
     /// What to send next, if `window` (the peer's Receive Maximum) allows more. A queued message that
     /// expired is dropped instead; `expired` is called for it. One that was sent before never expires.
-    pub fn next(&mut self, window: u16, now: Instant, mut expired: impl FnMut(Delivery)) -> Option<ToSend<'_>> {
+    pub fn next(
+        &mut self,
+        window: u16,
+        now: Instant,
+        mut expired: impl FnMut(Delivery),
+    ) -> Option<ToSend<'_>> {
         while let Some(entry) = self.in_flight.get(self.sent) {
             if entry.stage != Stage::Done {
                 // [MQTT-3.3.4-9]
