@@ -85,6 +85,10 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
     pub blocked: bool,
+    /// When [`Timer::Alive`] is to fire; earlier entries are left over.
+    pub alive_at: Instant,
+    /// When [`Timer::Stalled`] is to fire, [`Instant::NEVER`] if it is not armed.
+    pub stalled_at: Instant,
     /// When output last moved.
     pub progress_at: Instant,
     pub peer: Option<SocketAddr>,
@@ -116,6 +120,8 @@ impl Shard {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
+        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+        let alive_at = self.now + limit;
         self.conns[at] = Some(Conn {
             generation: id.generation,
             session: NO_SESSION,
@@ -124,6 +130,8 @@ impl Shard {
             paused: 0,
             dirty: false,
             blocked: false,
+            alive_at,
+            stalled_at: Instant::NEVER,
             progress_at: self.now,
             peer,
             identity: identity.map(Box::from),
@@ -133,8 +141,7 @@ impl Shard {
             route: None,
         });
         self.counters.connections += 1;
-        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
-        self.timers.arm(self.now + limit, Timer::Alive(id.index));
+        self.timers.arm(alive_at, Timer::Alive(id.index));
     }
 
     pub(super) fn on_received(&mut self, id: ConnId, bytes: &[u8]) -> usize {
@@ -266,8 +273,9 @@ impl Shard {
             conn.progress_at = now;
         }
         if conn.blocked {
-            if !was_blocked {
-                timers.arm(now + stall, Timer::Stalled(id.index));
+            if conn.stalled_at == Instant::NEVER {
+                conn.stalled_at = now + stall;
+                timers.arm(conn.stalled_at, Timer::Stalled(id.index));
             }
         } else {
             conn.link.outbox.recycle(pool);
@@ -356,6 +364,9 @@ impl Shard {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
         let id = conn.id(index);
+        if conn.alive_at > now {
+            return; // Of another connection, or of an earlier phase.
+        }
         let (deadline, cause) = match conn.phase {
             Phase::Running if conn.link.keep_alive_s == 0 => return,
             Phase::Running => {
@@ -368,6 +379,7 @@ impl Shard {
         if deadline <= now {
             self.close(id, cause);
         } else {
+            conn.alive_at = deadline;
             self.timers.arm(deadline, Timer::Alive(index));
         }
     }
@@ -375,6 +387,10 @@ impl Shard {
     pub(super) fn on_stalled_timer(&mut self, index: u32) {
         let stall = Duration::from_secs(self.config.output_stall_s.into());
         let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if conn.stalled_at > self.now {
+            return; // Of another connection.
+        }
+        conn.stalled_at = Instant::NEVER;
         if !conn.blocked {
             return;
         }
@@ -382,6 +398,7 @@ impl Shard {
         if deadline <= self.now {
             self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
         } else {
+            conn.stalled_at = deadline;
             self.timers.arm(deadline, Timer::Stalled(index));
         }
     }

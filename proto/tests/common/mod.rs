@@ -184,8 +184,7 @@ impl Rig {
     pub fn send(&mut self, name: &str, text: &str) {
         for text in text.split(';').map(str::trim).filter(|t| !t.is_empty()) {
             let open = self.names.get(name).is_some_and(|&at| self.pipes[at].open);
-            let mut version =
-                if open { self.pipe(name).version } else { Version::V3_1_1 };
+            let mut version = if open { self.pipe(name).version } else { Version::V3_1_1 };
             let bytes = packets::encode(text, &mut version);
             if open {
                 let pipe = self.pipe(name);
@@ -391,7 +390,9 @@ impl Rig {
             bytes = &bytes[step.used..];
             let Some(frame) = step.frame else { return };
             let text = packets::show(pipe.version, frame);
-            if pipe.answers && let Some(answer) = packets::answer(pipe.version, frame) {
+            if pipe.answers
+                && let Some(answer) = packets::answer(pipe.version, frame)
+            {
                 pipe.up.extend(answer);
             }
             pipe.news.push(text.clone());

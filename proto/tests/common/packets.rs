@@ -13,8 +13,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
     let mut words = text.split_whitespace();
     let name = words.next().expect("a packet has a name");
     let words: Vec<&str> = words.collect();
-    let positional: Vec<&str> =
-        words.iter().copied().filter(|w| !w.contains('=') && !is_flag(w)).collect();
+    let positional: Vec<&str> = words.iter().copied().filter(|w| !w.contains('=') && !is_flag(w)).collect();
     let value = |key: &str| words.iter().find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
     let number = |key: &str| value(key).map(number);
     let flag = |name: &str| words.contains(&name);
@@ -93,9 +92,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             let filters: Vec<_> = positional.iter().map(|w| filter(w)).collect();
             encode_subscribe(*version, id, properties.as_properties(), &filters, &mut out)
         }
-        "UNSUBSCRIBE" => {
-            encode_unsubscribe(*version, id, properties.as_properties(), &positional, &mut out)
-        }
+        "UNSUBSCRIBE" => encode_unsubscribe(*version, id, properties.as_properties(), &positional, &mut out),
         "PUBACK" | "PUBREC" | "PUBREL" | "PUBCOMP" => {
             let reason = reason(positional.get(1));
             let ack = Ack::new(number_of(positional[0]) as u16, reason);
