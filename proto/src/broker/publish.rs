@@ -192,7 +192,7 @@ impl Shard {
             let incoming = &mut self.sessions[session].incoming;
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
             // [MQTT-3.3.4-7]; 3.x has no such limit to break.
-            if v5 && !known && conn.link.pending_acks() + incoming.len() >= receive_maximum {
+            if v5 && !known && conn.link.receiving() >= receive_maximum {
                 return self.fail(
                     id,
                     ReasonCode::ReceiveMaximumExceeded,
@@ -231,6 +231,9 @@ impl Shard {
         }
         if qos == QoS::ExactlyOnce {
             self.sessions[session].incoming.begin(packet_id);
+            if let Some(conn) = self.conn(id) {
+                conn.link.unreleased += 1;
+            }
         }
         let publication = Publication { id: self.next_message_id(), ..*publication };
         let nobody = route.targets.is_empty() && route.groups.is_empty() && route.peers == 0;
@@ -276,7 +279,9 @@ impl Shard {
             self.mark_dirty(id);
             return self.after_answer(id);
         }
-        self.wait_for_gate(id);
+        if conn.link.pending_acks() == 1 {
+            self.wait_for_gate(id);
+        }
         Flow::Continue
     }
 
@@ -558,6 +563,9 @@ impl Shard {
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         let known = self.sessions[index].incoming.release(ack.packet_id);
+        if known && let Some(conn) = self.conn(id) {
+            conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
+        }
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.put_ack(id, PacketType::PubComp, ack.packet_id, reason)
     }
