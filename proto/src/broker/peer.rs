@@ -27,8 +27,10 @@ pub struct SessionKey {
 pub struct ReplayKey {
     /// The session that subscribed.
     pub session: SessionKey,
-    /// Which of the home shard's replays.
+    /// Which of the home shard's replays: its place.
     pub replay: u32,
+    /// Tells the users of one place apart.
+    pub number: u32,
 }
 
 /// What one shard tells another. Plain values: they could cross a network as well.
@@ -181,12 +183,22 @@ pub(super) struct Peer {
     pub retain: Vec<PeerMessage>,
     /// All others, in order.
     pub others: Vec<PeerMessage>,
+    /// Whether something left in this flush.
+    more_underway: bool,
     /// What came while a message of this peer was still on its way to many receivers.
-    backlog: VecDeque<PeerMessage>,
+    backlog: VecDeque<Late>,
     /// Whether that is so.
     busy: bool,
     /// The weight of that message.
     unfinished: u64,
+}
+
+/// What came while its sender was busy here.
+#[derive(Debug)]
+enum Late {
+    Message(PeerMessage),
+    /// A retained message, stored as it came, with its weight: to be counted in its turn.
+    Stored(u64),
 }
 
 /// A gate, and what every peer must have handled for it to open.
@@ -229,6 +241,7 @@ impl Shard {
         let ids = || (0..).zip(0..count);
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
+            peer.more_underway = !peer.retain.is_empty() || !peer.others.is_empty();
             for message in peer.retain.drain(..) {
                 peer.sent += message.weight();
                 self.outputs.push_back(Output::Peer { to, message });
@@ -236,14 +249,13 @@ impl Shard {
         }
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
-            let more_underway = !peer.others.is_empty();
             for message in peer.others.drain(..) {
                 peer.sent += message.weight();
                 self.outputs.push_back(Output::Peer { to, message });
             }
             // Whoever gates or is far ahead wants to hear.
             if peer.sent > peer.acked
-                && (self.gate_used || more_underway && peer.sent - peer.acked > CREDIT / 2)
+                && (self.gate_used || peer.more_underway && peer.sent - peer.acked > CREDIT / 2)
             {
                 peer.sent += 1;
                 self.outputs.push_back(Output::Peer { to, message: PeerMessage::Sync });
@@ -264,7 +276,8 @@ impl Shard {
                     .push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
             }
         }
-        !self.outputs.is_empty()
+        // A gate that opened at once may have left more to say.
+        !self.outputs.is_empty() || self.peers.iter().any(|p| !p.retain.is_empty() || !p.others.is_empty())
     }
 
     fn open_gates(&mut self) {
@@ -308,7 +321,16 @@ impl Shard {
                 all.into_iter().for_each(|id| self.resume(id, Pause::Credit));
             }
         } else if peer.busy {
-            peer.backlog.push_back(message);
+            // A retained message must not wait: another shard may know that it was sent, and ask for it.
+            let late = match message {
+                PeerMessage::Retain(kept) => {
+                    let weight = PeerMessage::Retain(kept.clone()).weight();
+                    self.retained.store(kept);
+                    Late::Stored(weight)
+                }
+                message => Late::Message(message),
+            };
+            self.peers[usize::from(from)].backlog.push_back(late);
         } else {
             self.handle_peer(from, message);
         }
@@ -367,8 +389,12 @@ impl Shard {
         let at = usize::from(from);
         self.peers[at].busy = false;
         for _ in 0..SLICE {
-            let Some(message) = self.peers[at].backlog.pop_front() else { return };
-            self.handle_peer(from, message);
+            let peer = &mut self.peers[at];
+            match peer.backlog.pop_front() {
+                Some(Late::Message(message)) => self.handle_peer(from, message),
+                Some(Late::Stored(weight)) => peer.handled += weight,
+                None => return,
+            }
             if self.peers[at].busy {
                 return;
             }

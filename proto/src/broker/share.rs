@@ -236,7 +236,8 @@ impl Shard {
         ids.push(share.id);
         let (qos, share) = (message.qos().min(share.qos), share.number); // [MQTT-4.8.2-3]
         if qos == QoS::AtMostOnce {
-            let message = Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message) };
+            let message =
+                Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message), asked: false };
             self.deliver_now(index, &ids, false, message);
         } else {
             self.enqueue(index, Delivery { message: message.clone(), qos, retain: false, ids, share });

@@ -5,7 +5,7 @@ use super::Shard;
 use super::conn::Flow;
 use super::interest::Change;
 use super::io::ConnId;
-use super::peer::{PeerMessage, SessionKey};
+use super::peer::{PeerMessage, ReplayKey, SessionKey};
 use super::publish::{Subscription, session_subscriber};
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
@@ -27,7 +27,7 @@ pub(super) struct Waiting {
     packet_id: u16,
     codes: Vec<u8>,
     /// Replays to start.
-    replays: Vec<u32>,
+    replays: Vec<ReplayKey>,
 }
 
 impl Shard {
@@ -219,6 +219,7 @@ impl Shard {
                 // [MQTT-3.10.4-1]
                 let existed = self.subscriptions.remove(filter.filter(), session_subscriber(index)).is_some();
                 if existed {
+                    self.end_replays_of(index, filter.filter());
                     for change in self.interest.count(filter.filter(), false).into_iter().flatten() {
                         self.announce(change);
                     }

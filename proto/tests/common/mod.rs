@@ -459,7 +459,8 @@ impl Rig {
             }
         }
         for (name, &at) in &self.names {
-            assert!(self.pipes[at].news.is_empty(), "{name} read more: {:?}\n{here}", self.pipes[at].news);
+            let news = &self.pipes[at].news;
+            assert!(news.is_empty(), "{name} read more: {:?}\n{here}", &news[..news.len().min(9)]);
         }
         self
     }
