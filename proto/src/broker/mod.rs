@@ -240,7 +240,13 @@ impl Shard {
         }
         self.config = config;
         // What was decided under the old rights is decided anew.
+        self.forget_routes();
+    }
+
+    /// Everyone's rights are asked again.
+    fn forget_routes(&mut self) {
         self.conns.iter_mut().flatten().for_each(|c| c.route = None);
+        self.route = None;
     }
 
     fn on_shutdown(&mut self) {

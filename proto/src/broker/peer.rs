@@ -102,6 +102,8 @@ pub enum PeerMessage {
     },
     /// All shards know of the group now: the SUBACK may go.
     ShareJoined {
+        /// The whole filter.
+        filter: Box<str>,
         /// The member.
         member: SessionKey,
     },
@@ -359,7 +361,7 @@ impl Shard {
             PeerMessage::ReplayEnd { key } => self.on_replay_pause(from, key, None),
             PeerMessage::ReplayMore { key, serve } => self.on_replay_more(from, key, serve, true),
             PeerMessage::ReplayCancel { key, serve } => self.on_replay_more(from, key, serve, false),
-            PeerMessage::ShareJoined { member } => self.on_share_joined(member),
+            PeerMessage::ShareJoined { member, filter } => self.on_share_joined(member, &filter),
             PeerMessage::ShareDeliver { filter, member, message } => {
                 self.on_share_deliver(&filter, member, &message);
             }

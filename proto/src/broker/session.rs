@@ -43,6 +43,8 @@ pub(super) struct Session {
     pub incoming: Incoming,
     /// Shared subscriptions.
     pub shares: Vec<super::share::Membership>,
+    /// The number of the last one.
+    pub last_share: u32,
     /// Its places in the list of replays.
     pub replays: Vec<u32>,
 }
@@ -79,6 +81,7 @@ impl Shard {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             shares: Vec::new(),
+            last_share: 0,
             replays: Vec::new(),
         });
         let Shard { sessions, session_index, hash, .. } = self;

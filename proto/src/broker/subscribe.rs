@@ -12,6 +12,7 @@ use crate::codec::{
     Unsubscribe,
 };
 use crate::topic::{TopicError, TopicFilter, separators};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use log::debug;
 
@@ -20,8 +21,8 @@ use log::debug;
 pub(super) struct Waiting {
     /// The gate that must have opened.
     gate: u64,
-    /// How many owners of shared subscriptions have not answered.
-    joins: u32,
+    /// The shared subscriptions whose owners have not answered.
+    joins: Vec<Box<str>>,
     session: SessionKey,
     conn: ConnId,
     packet_id: u16,
@@ -37,14 +38,14 @@ impl Shard {
         let subscription_id = subscribe.properties.subscription_identifiers().next().unwrap_or(0);
         let mut waiting = Waiting {
             gate: 0,
-            joins: 0,
+            joins: Vec::new(),
             session: self.sessions[index].key(index),
             conn: id,
             packet_id: subscribe.packet_id,
             codes: Vec::with_capacity(subscribe.len()),
             replays: Vec::new(),
         };
-        let mut announced = false;
+        // All filters are checked before the first is applied.
         for (filter, options) in subscribe.filters() {
             let filter = match TopicFilter::parse(filter) {
                 Ok(filter) => filter,
@@ -65,6 +66,10 @@ impl Shard {
             if options.no_local && filter.share().is_some() {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
+        }
+        let mut announced = false;
+        for (filter, options) in subscribe.filters() {
+            let Ok(filter) = TopicFilter::parse(filter) else { continue };
             let code = match self.refusal(index, &filter) {
                 Some(reason) if v5 => reason as u8,
                 Some(_) => 0x80,
@@ -119,7 +124,7 @@ impl Shard {
         );
         if filter.share().is_some() {
             if self.join_share(index, filter.as_str(), options.qos, id) {
-                waiting.joins += 1;
+                waiting.joins.push(filter.as_str().into());
             }
             return self.gate_used; // The owner's answer covers the rest; no retained messages are sent.
         }
@@ -162,7 +167,7 @@ impl Shard {
     }
 
     fn is_ready(&self, waiting: &Waiting) -> bool {
-        waiting.joins == 0 && waiting.gate <= self.opened
+        waiting.joins.is_empty() && waiting.gate <= self.opened
     }
 
     /// Gates opened: some SUBACKs may leave.
@@ -180,9 +185,12 @@ impl Shard {
     }
 
     /// The owner of a shared subscription has told everyone.
-    pub(super) fn on_share_joined(&mut self, member: SessionKey) {
-        if let Some(waiting) = self.waiting.iter_mut().find(|w| w.session == member && w.joins > 0) {
-            waiting.joins -= 1;
+    pub(super) fn on_share_joined(&mut self, member: SessionKey, filter: &str) {
+        let mut waiting = self.waiting.iter_mut().filter(|w| w.session == member);
+        if let Some((waiting, at)) =
+            waiting.find_map(|w| w.joins.iter().position(|f| **f == *filter).map(|at| (w, at)))
+        {
+            waiting.joins.remove(at);
             self.release_subscribes();
         }
     }
