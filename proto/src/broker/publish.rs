@@ -311,6 +311,9 @@ impl Shard {
         if publication.retain {
             self.retained.saw_live(&publication);
         }
+        for &group in &route.groups {
+            self.deliver_to_group(group, &message);
+        }
         self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
     }
 

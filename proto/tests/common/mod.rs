@@ -94,6 +94,8 @@ pub struct Rig {
     pub trace: Vec<String>,
     pub traced: bool,
     turn: usize,
+    /// The pipe that last used an index.
+    by_index: Vec<usize>,
 }
 
 /// The default configuration without `$SYS`.
@@ -128,6 +130,7 @@ impl Rig {
             trace: Vec::new(),
             traced: false,
             turn: 0,
+            by_index: Vec::new(),
             config,
             placement,
         };
@@ -151,6 +154,10 @@ impl Rig {
                 ConnId { index: self.last_index - 1, generation: 0 }
             }
         };
+        if self.by_index.len() <= id.index as usize {
+            self.by_index.resize(id.index as usize + 1, 0);
+        }
+        self.by_index[id.index as usize] = at;
         self.pipes.push(Pipe {
             id,
             shard,
@@ -278,6 +285,22 @@ impl Rig {
         false
     }
 
+    /// Hands in what one connection sent.
+    pub fn step_pipe(&mut self, name: &str) -> bool {
+        let at = self.names[name];
+        self.feed(at)
+    }
+
+    /// As `step_pipe`, by place.
+    pub fn feed_pipe(&mut self, at: usize) -> bool {
+        self.feed(at)
+    }
+
+    /// One timeout of a shard, if it is due.
+    pub fn step_shard(&mut self, shard: usize) -> bool {
+        self.time_out(shard)
+    }
+
     fn time_out(&mut self, shard: usize) -> bool {
         let due = self.wake[shard].is_some_and(|at| at <= self.now);
         if due {
@@ -358,7 +381,8 @@ impl Rig {
     }
 
     fn find(&self, shard: usize, id: ConnId) -> Option<usize> {
-        self.pipes.iter().position(|p| p.open && p.id == id && p.shard == shard)
+        let at = *self.by_index.get(id.index as usize)?;
+        self.pipes.get(at).filter(|p| p.open && p.id == id && p.shard == shard).map(|_| at)
     }
 
     fn with(&mut self, shard: usize, id: ConnId, f: impl FnOnce(&mut Pipe)) {
