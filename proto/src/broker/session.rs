@@ -186,9 +186,7 @@ impl Shard {
         subscriptions.remove_subscriber(session_subscriber(index), |filter, _| {
             changes.extend(interest.count(filter, false).into_iter().flatten());
         });
-        changes.into_iter().for_each(|c| {
-            self.announce(c);
-        });
+        changes.into_iter().for_each(|c| self.announce(c));
         let Some(session) = self.sessions.get_mut(index) else { return };
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);

@@ -67,22 +67,20 @@ impl Shard {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
         }
-        let mut announced = false;
         for (filter, options) in subscribe.filters() {
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
             let code = match self.refusal(index, &filter) {
                 Some(reason) if v5 => reason as u8,
                 Some(_) => 0x80,
                 None => {
-                    announced |= self.apply(index, filter, options, subscription_id, v5, &mut waiting);
+                    self.apply(index, filter, options, subscription_id, v5, &mut waiting);
                     options.qos as u8
                 }
             };
             waiting.codes.push(code);
         }
-        if announced {
-            waiting.gate = self.gate();
-        }
+        // Another subscriber may have told of the same pattern a moment ago: not all may know yet.
+        waiting.gate = self.interest_gate;
         if self.is_ready(&waiting) {
             self.finish_subscribe(waiting);
         } else {
@@ -106,7 +104,7 @@ impl Shard {
         (count >= self.config.max_subscriptions as usize).then_some(ReasonCode::QuotaExceeded)
     }
 
-    /// Makes one subscription. True if other shards had to be told.
+    /// Makes one subscription.
     fn apply(
         &mut self,
         index: u32,
@@ -115,7 +113,7 @@ impl Shard {
         id: u32,
         v5: bool,
         waiting: &mut Waiting,
-    ) -> bool {
+    ) {
         debug!(
             "{} subscribes to {} (QoS {}).",
             self.sessions[index].client_id.escape_debug(),
@@ -126,7 +124,7 @@ impl Shard {
             if self.join_share(index, filter.as_str(), options.qos, id) {
                 waiting.joins.push(filter.as_str().into());
             }
-            return self.gate_used; // The owner's answer covers the rest; no retained messages are sent.
+            return; // No retained messages are sent.
         }
         let value = Subscription {
             qos: options.qos,
@@ -135,10 +133,9 @@ impl Shard {
             id,
         };
         let replaced = self.subscriptions.insert(filter.filter(), session_subscriber(index), value).is_some();
-        let mut announced = false;
         if !replaced {
             for change in self.interest.count(filter.filter(), true).into_iter().flatten() {
-                announced |= self.announce(change);
+                self.announce(change);
             }
         }
         let replay = match options.retain_handling {
@@ -149,13 +146,15 @@ impl Shard {
         if replay || !v5 {
             waiting.replays.push(self.create_replay(index, filter.filter(), value));
         }
-        announced
     }
 
-    /// Tells all other shards of a change of interest; false if there are none.
-    pub(super) fn announce(&mut self, change: Change) -> bool {
+    /// Tells all other shards of a change of interest.
+    pub(super) fn announce(&mut self, change: Change) {
         if self.shards == 1 {
-            return false;
+            return;
+        }
+        if matches!(change, Change::Pattern { add: true, .. } | Change::All(true)) {
+            self.interest_gate = self.gate();
         }
         self.send_to_all_peers(&match change {
             Change::Pattern { add, pattern } => {
@@ -163,7 +162,6 @@ impl Shard {
             }
             Change::All(all) => PeerMessage::InterestInAll(all),
         });
-        true
     }
 
     fn is_ready(&self, waiting: &Waiting) -> bool {
