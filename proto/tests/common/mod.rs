@@ -84,6 +84,8 @@ pub struct Rig {
     pub shuffled: bool,
     peers: Vec<VecDeque<(u16, PeerMessage)>>,
     wake: Vec<Option<Instant>>,
+    /// Whether a shard took something in and has not been polled since.
+    unpolled: Vec<bool>,
     /// Whether a shard has outputs left.
     polling: Vec<bool>,
     pub pipes: Vec<Pipe>,
@@ -123,6 +125,7 @@ impl Rig {
             shuffled: seed != 0,
             peers: (0..shards).map(|_| VecDeque::new()).collect(),
             wake: vec![None; usize::from(shards)],
+            unpolled: vec![false; usize::from(shards)],
             polling: vec![false; usize::from(shards)],
             pipes: Vec::new(),
             names: BTreeMap::new(),
@@ -280,6 +283,14 @@ impl Rig {
                 self.steps += 1;
                 return true;
             }
+            if at < count_of_shards
+                && self.unpolled[at]
+                && (self.peers[at].is_empty() || self.random.one_in(2))
+            {
+                self.drain(at);
+                self.steps += 1;
+                return true;
+            }
             // Twice the chance for the queues between shards, of which there are few.
             if at < self.shards.len() {
                 let timeout_first = self.shuffled && self.random.one_in(2);
@@ -355,6 +366,12 @@ impl Rig {
 
     /// Polls a shard until it waits, or, when shuffled, lets the scheduler do so in pieces.
     fn drain(&mut self, shard: usize) {
+        if self.shuffled && self.random.one_in(2) {
+            // More may come in before it is polled.
+            self.unpolled[shard] = true;
+            return;
+        }
+        self.unpolled[shard] = false;
         self.polling[shard] = true;
         if !self.shuffled {
             self.finish(shard);
