@@ -85,6 +85,9 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
     pub blocked: bool,
+    /// When the timers of the connection fire.
+    pub alive_armed: Instant,
+    pub stalled_armed: Instant,
     /// When output last moved.
     pub progress_at: Instant,
     pub peer: Option<SocketAddr>,
@@ -124,6 +127,8 @@ impl Shard {
             paused: 0,
             dirty: false,
             blocked: false,
+            alive_armed: Instant::NEVER,
+            stalled_armed: Instant::NEVER,
             progress_at: self.now,
             peer,
             identity: identity.map(Box::from),
@@ -133,8 +138,7 @@ impl Shard {
             route: None,
         });
         self.counters.connections += 1;
-        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
-        self.timers.arm(self.now + limit, Timer::Alive(id.index));
+        self.arm_alive(id.index);
     }
 
     pub(super) fn on_received(&mut self, id: ConnId, bytes: &[u8]) -> usize {
@@ -267,7 +271,7 @@ impl Shard {
         }
         if conn.blocked {
             if !was_blocked {
-                timers.arm(now + stall, Timer::Stalled(id.index));
+                timers.arm(&mut conn.stalled_armed, now + stall, Timer::Stalled(id.index));
             }
         } else {
             conn.link.outbox.recycle(pool);
@@ -351,38 +355,64 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_alive_timer(&mut self, index: u32) {
-        let connect = Duration::from_secs(self.config.connect_timeout_s.into());
-        let now = self.now;
-        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
-        let id = conn.id(index);
-        let (deadline, cause) = match conn.phase {
-            Phase::Running if conn.link.keep_alive_s == 0 => return,
-            Phase::Running => {
-                // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet.
-                let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
-                (if conn.paused != 0 { now + limit } else { conn.link.received_at + limit }, Cause::KeepAlive)
-            }
-            _ => (conn.link.sent_at + connect, Cause::Silent("no CONNECT in time")),
-        };
-        if deadline <= now {
-            self.close(id, cause);
-        } else {
-            self.timers.arm(deadline, Timer::Alive(index));
+    /// When a connection is to be closed if nothing is heard from it, and why.
+    fn alive_deadline(&self, conn: &Conn) -> (Instant, Cause) {
+        if conn.phase != Phase::Running {
+            let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+            return (conn.link.sent_at + limit, Cause::Silent("no CONNECT in time"));
+        }
+        // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet; it stands still
+        // while it is we who do not read.
+        let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
+        match conn.link.keep_alive_s {
+            0 => (Instant::NEVER, Cause::KeepAlive),
+            _ if conn.paused != 0 => (self.now + limit, Cause::KeepAlive),
+            _ => (conn.link.received_at + limit, Cause::KeepAlive),
         }
     }
 
-    pub(super) fn on_stalled_timer(&mut self, index: u32) {
-        let stall = Duration::from_secs(self.config.output_stall_s.into());
+    /// Makes sure that [`Shard::on_alive_timer`] comes in time.
+    pub(super) fn arm_alive(&mut self, index: u32) {
+        let Some(conn) = self.conns.get(index as usize).and_then(Option::as_ref) else { return };
+        let (deadline, _) = self.alive_deadline(conn);
+        let Shard { conns, timers, .. } = self;
+        if let Some(conn) = &mut conns[index as usize] {
+            timers.arm(&mut conn.alive_armed, deadline, Timer::Alive(index));
+        }
+    }
+
+    pub(super) fn on_alive_timer(&mut self, at: Instant, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if conn.alive_armed != at {
+            return;
+        }
+        conn.alive_armed = Instant::NEVER;
+        let id = conn.id(index);
+        let Some(conn) = self.conns[index as usize].as_ref() else { return };
+        let (deadline, cause) = self.alive_deadline(conn);
+        if deadline <= self.now {
+            self.close(id, cause);
+        } else {
+            self.arm_alive(index);
+        }
+    }
+
+    pub(super) fn on_stalled_timer(&mut self, at: Instant, index: u32) {
+        let stall = Duration::from_secs(self.config.output_stall_s.into());
+        let Shard { conns, timers, now, .. } = self;
+        let Some(conn) = conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if conn.stalled_armed != at {
+            return;
+        }
+        conn.stalled_armed = Instant::NEVER;
         if !conn.blocked {
             return;
         }
         let (id, deadline) = (conn.id(index), conn.progress_at + stall);
-        if deadline <= self.now {
+        if deadline <= *now {
             self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
         } else {
-            self.timers.arm(deadline, Timer::Stalled(index));
+            timers.arm(&mut conn.stalled_armed, deadline, Timer::Stalled(index));
         }
     }
 }
