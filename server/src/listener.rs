@@ -3,7 +3,7 @@
 use crate::transport::Transport;
 use hikyaku_proto::time::Instant;
 use mio::net::TcpListener;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -31,6 +31,9 @@ pub(crate) struct Bound {
 /// How many connections may wait to be accepted; the system has its own bound too.
 const BACKLOG: i32 = 4096;
 
+/// After this much silence the system asks whether a peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(300);
+
 /// Binds and listens. `None` if the address is optional and there is none of its kind.
 pub(crate) fn bind(endpoint: &Endpoint) -> io::Result<Option<Bound>> {
     match listen(endpoint.address) {
@@ -55,6 +58,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    // For clients without keep alive: accepted sockets inherit it (on Linux), which costs nothing each.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
+    if let Err(e) = socket.set_tcp_keepalive(&probes) {
+        log::debug!("{address}: no TCP keepalive: {e}.");
     }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -51,7 +51,11 @@ impl Transport {
     pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
         let wanted: usize = slices.iter().map(|s| s.len()).sum();
         match self {
-            Transport::Plain(stream) => match retry(|| stream.write_vectored(slices)) {
+            Transport::Plain(stream) => match retry(|| match slices {
+                // The usual case, and the cheaper call.
+                [one] => stream.write(one),
+                all => stream.write_vectored(all),
+            }) {
                 Ok(n) => Ok(Sent { bytes: n, full: n < wanted }),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Sent { bytes: 0, full: true }),
                 Err(e) => Err(e),

@@ -10,9 +10,8 @@ use crate::listener::{Accepted, Bound, Doors};
 use crate::lobby::{Guest, Lobby};
 use crate::transport::{Received, Sent, Transport};
 use crate::wake::{Letterbox, Mailbox};
-use hikyaku_proto::broker::{
-    Config, ConnId, Home, Input, Output, PeerMessage, Placement, Shard, ShardId, Verdict,
-};
+use hikyaku_proto::broker::peer::PeerMessage;
+use hikyaku_proto::broker::{Config, ConnId, Home, Input, Output, Placement, Shard, ShardId, Verdict};
 use hikyaku_proto::codec::ReasonCode;
 use hikyaku_proto::outbox::Outbox;
 use hikyaku_proto::time::Instant;
@@ -49,7 +48,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 const FLUSH_BYTES: usize = 1 << 20;
 const EVENTS_PER_TURN: usize = 1024;
 const LETTERS_PER_TURN: usize = 4096;
-const ACCEPTS_PER_TURN: usize = 128;
+const ACCEPTS_PER_TURN: usize = 64;
 const SLICES: usize = 64;
 const WRITES_PER_TURN: usize = 16;
 /// How long a shutdown may take.
@@ -228,8 +227,8 @@ impl Worker {
     /// Reads one buffer. What it brings not, comes with an event or in the next turn.
     fn read(&mut self, now: Instant, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
-        if connection.paused {
-            // The events that come meanwhile are spent.
+        if connection.paused || !connection.kept.is_empty() {
+            // The events that come meanwhile are spent. What is kept goes first, from the list.
             connection.until_empty = true;
             return;
         }
@@ -522,7 +521,7 @@ impl Worker {
             if let Some(Connection { guest: Some(guest), .. }) = self.remove(conn)
                 && let Some(peer) = guest.peer
             {
-                log::debug!("{peer} is closed: it sent no CONNECT in time.");
+                log::debug!("{peer} is closed before its CONNECT: late, or the oldest of too many.");
             }
         }
     }
