@@ -1,1 +1,194 @@
-//! To come.
+//! An application message as it is kept: encoded once, shared by everyone who waits for it.
+
+use crate::codec::QoS;
+use crate::time::Instant;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Which message this is, within one run of one broker: the shard it entered by, and a count there.
+///
+/// Of two messages with one origin the later has the larger count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MessageId {
+    /// The shard by which the message entered.
+    pub origin: u16,
+    /// Which message of that shard.
+    pub count: u64,
+}
+
+/// A message on its way, borrowed from wherever it is: what routing works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Publication<'a> {
+    /// The topic name: a checked one.
+    pub topic: &'a str,
+    /// The quality of service it was published with.
+    pub qos: QoS,
+    /// Whether it was published to be retained.
+    pub retain: bool,
+    /// The encoded properties that travel with the message, without their length: all but Topic Alias,
+    /// Subscription Identifier and Message Expiry Interval.
+    pub properties: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+    /// When it is no longer worth delivering; [`Instant::NEVER`] without Message Expiry Interval.
+    pub expires_at: Instant,
+    /// Which message it is.
+    pub id: MessageId,
+}
+
+impl Publication<'_> {
+    /// Makes a copy that can be kept: one allocation. `scratch` is only a place to build it in.
+    pub fn to_message(&self, scratch: &mut Vec<u8>) -> Message {
+        scratch.clear();
+        scratch.reserve(HEAD + self.topic.len() + self.properties.len() + self.payload.len());
+        scratch.extend_from_slice(&self.expires_at.micros().to_le_bytes());
+        scratch.extend_from_slice(&self.id.count.to_le_bytes());
+        scratch.extend_from_slice(&self.id.origin.to_le_bytes());
+        scratch.extend_from_slice(&(self.topic.len() as u16).to_le_bytes());
+        scratch.extend_from_slice(&(self.properties.len() as u32).to_le_bytes());
+        scratch.push(self.qos as u8 | u8::from(self.retain) << 2);
+        scratch.extend_from_slice(self.topic.as_bytes());
+        scratch.extend_from_slice(self.properties);
+        scratch.extend_from_slice(self.payload);
+        Message(Arc::from(scratch.as_slice()))
+    }
+}
+
+const HEAD: usize = 25;
+
+/// A message that is kept. Cloning it counts a reference.
+///
+/// Everything is in one block, head first, so that a message costs one allocation and each place that
+/// waits for it two words.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message(Arc<[u8]>);
+
+impl Message {
+    /// A message of its own for `topic`, outside any connection.
+    pub fn new(topic: &str, payload: &[u8], qos: QoS, retain: bool) -> Message {
+        Publication {
+            topic,
+            qos,
+            retain,
+            properties: &[],
+            payload,
+            expires_at: Instant::NEVER,
+            id: MessageId::default(),
+        }
+        .to_message(&mut Vec::new())
+    }
+
+    fn number<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0.get(at..at + N).and_then(|b| b.try_into().ok()).unwrap_or([0; N])
+    }
+
+    /// When the message is no longer worth delivering.
+    pub fn expires_at(&self) -> Instant {
+        Instant::from_micros(u64::from_le_bytes(self.number(0)))
+    }
+
+    /// Which message it is.
+    pub fn id(&self) -> MessageId {
+        MessageId { count: u64::from_le_bytes(self.number(8)), origin: u16::from_le_bytes(self.number(16)) }
+    }
+
+    fn properties_at(&self) -> usize {
+        HEAD + usize::from(u16::from_le_bytes(self.number(18)))
+    }
+
+    /// Where the payload begins in [`Message::bytes`].
+    pub fn payload_at(&self) -> usize {
+        self.properties_at() + u32::from_le_bytes(self.number(20)) as usize
+    }
+
+    /// The quality of service it was published with.
+    pub fn qos(&self) -> QoS {
+        QoS::from_u8(self.0[24] & 3).unwrap_or(QoS::AtMostOnce)
+    }
+
+    /// Whether it was published to be retained.
+    pub fn retain(&self) -> bool {
+        self.0[24] & 4 != 0
+    }
+
+    /// The whole block: a head of our own, topic, properties, payload.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The topic name, as bytes of UTF-8.
+    pub fn topic_bytes(&self) -> &[u8] {
+        &self.0[HEAD..self.properties_at()]
+    }
+
+    /// The topic name.
+    pub fn topic(&self) -> &str {
+        core::str::from_utf8(self.topic_bytes()).unwrap_or_default()
+    }
+
+    /// The encoded properties, as in [`Publication::properties`].
+    pub fn properties(&self) -> &[u8] {
+        &self.0[self.properties_at()..self.payload_at()]
+    }
+
+    /// The payload.
+    pub fn payload(&self) -> &[u8] {
+        &self.0[self.payload_at()..]
+    }
+
+    /// How many bytes the message takes up.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The message as routing sees it.
+    pub fn as_publication(&self) -> Publication<'_> {
+        Publication {
+            topic: self.topic(),
+            qos: self.qos(),
+            retain: self.retain(),
+            properties: self.properties(),
+            payload: self.payload(),
+            expires_at: self.expires_at(),
+            id: self.id(),
+        }
+    }
+}
+
+impl fmt::Debug for Message {
+    /// Names the message; payloads are never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id())
+            .field("topic", &self.topic())
+            .field("payload_bytes", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_message_gives_back_what_it_was_made_of() {
+        let publication = Publication {
+            topic: "a/b",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            properties: &[1, 1],
+            payload: b"payload",
+            expires_at: Instant::from_secs(7),
+            id: MessageId { origin: 3, count: 1 << 40 },
+        };
+        let message = publication.to_message(&mut Vec::new());
+        let back = message.as_publication();
+        assert_eq!((back.topic, back.qos, back.retain), ("a/b", QoS::ExactlyOnce, true));
+        assert_eq!((back.properties, back.payload), (&[1, 1][..], &b"payload"[..]));
+        assert_eq!((back.expires_at, back.id), (publication.expires_at, publication.id));
+        let empty = Message::new("t", b"", QoS::AtMostOnce, false);
+        assert_eq!((empty.topic(), empty.payload(), empty.properties()), ("t", &[][..], &[][..]));
+        assert_eq!(empty.expires_at(), Instant::NEVER);
+    }
+}

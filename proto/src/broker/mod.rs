@@ -1,1 +1,341 @@
-//! To come.
+//! A broker as shards: pure state machines with one door in and one door out.
+//!
+//! A [`Shard`] owns the sessions whose client ids hash to it, the retained messages whose topics do, and the
+//! shared subscriptions whose filters do ([`Placement`]). Client ids live on one shard only, so takeover, wills,
+//! expiry and everything in flight of a client are decided by one single-threaded machine. What concerns
+//! others goes out as [`Output::Peer`] and comes in as [`Input::Peer`].
+//!
+//! # Driving a shard
+//!
+//! Hand in as many [`Input`]s as there are ([`Shard::handle`]), then poll [`Shard::poll_output`] until it says
+//! [`Output::Timeout`], then wait for the next input or that moment. A burst of publishes to one
+//! subscriber is then one write: bytes pile up in its [`Outbox`], and [`Output::Transmit`] comes once.
+//!
+//! # Order of what leaves for peers
+//!
+//! When the driver polls, first all retained messages of the turn leave, to whichever shard, then the other peer
+//! messages, then acknowledgements ([`peer`]). A subscriber's shard asks for retained messages only
+//! after every peer has acknowledged its interest. So it either sees a new value live or finds it stored:
+//! the last value is never lost.
+
+mod config;
+mod conn;
+mod connect;
+mod interest;
+mod io;
+pub mod peer;
+mod publish;
+mod replay;
+pub mod rights;
+mod session;
+mod share;
+mod subscribe;
+mod sys;
+mod timer;
+
+pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
+pub use io::{Authenticate, ConnId, Input, Output, SHARDS_MAX, ShardId, Verdict};
+pub use sys::Counters;
+
+use crate::message::{Message, MessageId};
+use crate::outbox::{Outbox, Pool};
+use crate::table::{HashKey, Index, Slab};
+use crate::time::Instant;
+use crate::topic::trie::{Scratch, Trie};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use conn::{Conn, Pause};
+use interest::Interest;
+use peer::{Peer, PeerMessage};
+use publish::{Fan, Route, Subscription};
+use session::Session;
+use timer::{Timer, Timers};
+
+/// One shard of a broker.
+pub struct Shard {
+    id: ShardId,
+    shards: u16,
+    config: Arc<Config>,
+    placement: Arc<Placement>,
+    hash: HashKey,
+    now: Instant,
+    started: Instant,
+
+    conns: Vec<Option<Conn>>,
+    sessions: Slab<Session>,
+    session_index: Index,
+    last_serial: u32,
+
+    subscriptions: Trie<Subscription>,
+    groups: share::Groups,
+    interest: Interest,
+    retained: replay::Retained,
+    replays: Slab<replay::Replay>,
+    waiting: VecDeque<subscribe::Waiting>,
+
+    peers: Vec<Peer>,
+    barriers: VecDeque<peer::Barrier>,
+    /// The last gate given out, and the last one that opened.
+    gate: u64,
+    opened: u64,
+    /// Whether `gate` was given out this turn and still collects.
+    gate_used: bool,
+    credit_wait: bool,
+    /// Connections with acknowledgements that wait for a gate.
+    gated: Vec<ConnId>,
+
+    timers: Timers,
+    work: VecDeque<Work>,
+    outputs: VecDeque<Output>,
+    dirty: Vec<ConnId>,
+    pool: Pool,
+
+    counters: Counters,
+    reports: sys::Reports,
+    message_count: u64,
+
+    scratch: Scratch,
+    bytes: Vec<u8>,
+    marks: publish::Marks,
+    route: Option<alloc::boxed::Box<Route>>,
+}
+
+/// Something begun whose rest waits for its turn, so that others get theirs.
+#[derive(Debug)]
+enum Work {
+    /// A message on its way to many receivers.
+    Fan(Fan),
+    /// Retained messages for one of this shard's subscribers.
+    Replay(u32),
+    /// Retained messages for a subscriber of another shard.
+    Serve(u32),
+    /// Messages of a peer that came during a fan-out for it.
+    Backlog(ShardId),
+}
+
+/// How many receivers or retained messages one step of [`Work`] handles.
+const SLICE: usize = 4096;
+/// How many steps of work one [`Input::Timeout`] does.
+const STEPS: usize = 4;
+
+impl Shard {
+    /// A shard without connections. All shards of a broker are made with the same `shards` and
+    /// `placement`; `seed` keys the hash tables and nothing else.
+    pub fn new(
+        id: ShardId,
+        shards: u16,
+        seed: u64,
+        config: Arc<Config>,
+        placement: Arc<Placement>,
+        now: Instant,
+    ) -> Shard {
+        let hash = HashKey::new(seed);
+        let shards = shards.clamp(1, SHARDS_MAX);
+        let mut timers = Timers::default();
+        if config.sys_interval_s > 0 {
+            timers.arm(now, Timer::Sys);
+        }
+        Shard {
+            id,
+            shards,
+            hash,
+            now,
+            started: now,
+            conns: Vec::new(),
+            sessions: Slab::new(),
+            session_index: Index::new(),
+            last_serial: 0,
+            subscriptions: Trie::new(hash),
+            groups: share::Groups::default(),
+            interest: Interest::new(placement.key()),
+            retained: replay::Retained::new(hash),
+            replays: Slab::new(),
+            waiting: VecDeque::new(),
+            peers: (0..shards).map(|_| Peer::default()).collect(),
+            barriers: VecDeque::new(),
+            gate: 0,
+            opened: 0,
+            gate_used: false,
+            credit_wait: false,
+            gated: Vec::new(),
+            timers,
+            work: VecDeque::new(),
+            outputs: VecDeque::new(),
+            dirty: Vec::new(),
+            pool: Pool::default(),
+            counters: Counters::default(),
+            reports: sys::Reports::default(),
+            message_count: 0,
+            scratch: Scratch::default(),
+            bytes: Vec::new(),
+            marks: publish::Marks::default(),
+            route: None,
+            config,
+            placement,
+        }
+    }
+
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Takes one thing that happened. Returns how many bytes of [`Input::Received`] were used, 0 otherwise.
+    /// `now` never goes back; a smaller value counts as the last one.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) -> usize {
+        self.now = self.now.max(now);
+        match input {
+            Input::Received { conn, bytes } => return self.on_received(conn, bytes),
+            Input::Written { conn, bytes } => self.on_written(conn, bytes),
+            Input::Opened { conn, listener, peer, identity, entropy } => {
+                self.on_opened(conn, listener, peer, identity, entropy);
+            }
+            Input::Closed { conn } => self.close(conn, conn::Cause::Transport),
+            Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict),
+            Input::Publish { message } => self.publish_from_within(&message),
+            Input::Peer { from, message } => self.on_peer(from, message),
+            Input::Configured(config) => self.on_configured(config),
+            Input::Shutdown => self.on_shutdown(),
+            Input::Timeout => {
+                self.on_timeout();
+                self.do_work();
+            }
+        }
+        0
+    }
+
+    /// What is to be done next; [`Output::Timeout`] when nothing is.
+    pub fn poll_output(&mut self, now: Instant) -> Output {
+        self.now = self.now.max(now);
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return output;
+            }
+            if self.flush_peers() {
+                continue;
+            }
+            while let Some(id) = self.dirty.pop() {
+                if let Some(conn) = self.conn(id) {
+                    conn.dirty = false;
+                    if !conn.blocked && !conn.link.outbox.is_empty() {
+                        return Output::Transmit(id);
+                    }
+                }
+            }
+            let at = if self.work.is_empty() { self.timers.next() } else { Some(self.now) };
+            return Output::Timeout(at);
+        }
+    }
+
+    /// What is to be written to a connection, after [`Output::Transmit`]. The shard takes out what
+    /// [`Input::Written`] says was written.
+    pub fn outbox(&mut self, conn: ConnId) -> Option<&Outbox> {
+        self.conn(conn).map(|c| &c.link.outbox)
+    }
+
+    fn on_configured(&mut self, config: Arc<Config>) {
+        if self.config.sys_interval_s == 0 && config.sys_interval_s > 0 {
+            self.timers.arm(self.now, Timer::Sys);
+        }
+        self.config = config;
+        // What was decided under the old rights is decided anew.
+        self.conns.iter_mut().flatten().for_each(|c| c.route = None);
+    }
+
+    fn on_shutdown(&mut self) {
+        let all: Vec<ConnId> = (0..).zip(&self.conns).filter_map(|(i, c)| Some(c.as_ref()?.id(i))).collect();
+        for id in all {
+            self.close(id, conn::Cause::Operator);
+        }
+    }
+
+    fn on_timeout(&mut self) {
+        while let Some(timer) = self.timers.due(self.now) {
+            match timer {
+                Timer::Alive(conn) => self.on_alive_timer(conn),
+                Timer::Stalled(conn) => self.on_stalled_timer(conn),
+                Timer::Session(session) => self.on_session_timer(session),
+                Timer::Sys => self.on_sys_timer(),
+            }
+        }
+    }
+
+    fn do_work(&mut self) {
+        for _ in 0..STEPS {
+            let Some(work) = self.work.pop_front() else { return };
+            match work {
+                Work::Fan(fan) => self.continue_fan(fan),
+                Work::Replay(replay) => self.continue_replay(replay),
+                Work::Serve(serve) => self.continue_serve(serve),
+                Work::Backlog(from) => self.continue_backlog(from),
+            }
+        }
+    }
+
+    fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.index as usize)?.as_mut().filter(|c| c.generation == id.generation)
+    }
+
+    fn mark_dirty(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
+            && conn.generation == id.generation
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// A new name for a message that enters here.
+    fn next_message_id(&mut self) -> MessageId {
+        self.message_count += 1;
+        MessageId { origin: self.id, count: self.message_count }
+    }
+
+    fn pause(&mut self, id: ConnId, why: Pause) {
+        if let Some(conn) = self.conn(id) {
+            let before = conn.paused;
+            conn.paused |= why as u8;
+            if before == 0 {
+                self.outputs.push_back(Output::PauseReads(id));
+            }
+        }
+    }
+
+    fn resume(&mut self, id: ConnId, why: Pause) {
+        let now = self.now;
+        if let Some(conn) = self.conn(id)
+            && conn.paused & why as u8 != 0
+        {
+            conn.paused &= !(why as u8);
+            if conn.paused == 0 {
+                // The keep alive stands still while we do not read.
+                conn.link.received_at = now;
+                self.outputs.push_back(Output::ResumeReads(id));
+            }
+        }
+    }
+
+    fn send_to_peer(&mut self, to: ShardId, message: PeerMessage) {
+        if let Some(peer) = self.peers.get_mut(usize::from(to)) {
+            match message {
+                PeerMessage::Retain(_) => peer.retain.push(message),
+                _ => peer.others.push(message),
+            }
+        }
+    }
+
+    fn send_to_all_peers(&mut self, message: &PeerMessage) {
+        for to in 0..self.shards {
+            if to != self.id {
+                self.send_to_peer(to, message.clone());
+            }
+        }
+    }
+
+    /// A message in the form it is kept in.
+    fn keep(&mut self, publication: &crate::message::Publication<'_>) -> Message {
+        publication.to_message(&mut self.bytes)
+    }
+}

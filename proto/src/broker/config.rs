@@ -1,0 +1,208 @@
+//! What an operator decides, in the form the core uses.
+
+use super::io::{SHARDS_MAX, ShardId};
+use super::rights::Rights;
+use crate::codec::{Connect, Frame};
+use crate::table::HashKey;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt::Write;
+
+/// Everything a shard needs to know beforehand. One value is shared by all shards of a broker.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What differs by listener; [`Input::Opened`](super::Input::Opened) names an index.
+    pub listeners: Vec<Listener>,
+    /// Who may publish and subscribe to what.
+    pub rights: Rights,
+    /// The largest packet taken, in bytes; announced to 5.0 clients.
+    pub max_packet_size: u32,
+    /// How many QoS 1 and 2 messages may be in flight to a client, and from it (Receive Maximum). At least 1.
+    pub max_inflight_messages: u16,
+    /// How many messages a session may have queued beyond those in flight; more are dropped.
+    pub max_queued_messages: u32,
+    /// How many bytes of messages a session may have queued.
+    pub max_queued_bytes: u64,
+    /// The longest keep alive granted, in seconds; 0 grants any.
+    pub max_keepalive_s: u16,
+    /// How many topic aliases a client may use.
+    pub max_topic_alias: u16,
+    /// How many topic aliases the broker uses towards a client that allows it.
+    pub max_topic_alias_broker: u16,
+    /// The most `/` a topic name or filter may have.
+    pub max_topic_separators: u16,
+    /// How many subscriptions a session may have.
+    pub max_subscriptions: u32,
+    /// The longest session expiry interval granted, in seconds; `u32::MAX` grants any.
+    pub max_session_expiry_s: u32,
+    /// How long a connection may take until its CONNECT is complete, in seconds.
+    pub connect_timeout_s: u16,
+    /// How many bytes of unfinished CONNECT are taken.
+    pub connect_bytes_max: u32,
+    /// Output the transport has refused, in bytes, above which QoS 0 messages are dropped.
+    pub output_soft_bytes: usize,
+    /// Output the transport has refused, in bytes, above which nothing is read from the client.
+    pub output_hard_bytes: usize,
+    /// How long a client may refuse all output before it is closed, in seconds.
+    pub output_stall_s: u16,
+    /// Whether retained messages are kept.
+    pub retain_available: bool,
+    /// How often `$SYS` is published, in seconds; 0 never.
+    pub sys_interval_s: u16,
+    /// What `$SYS/broker/version` says.
+    pub version: String,
+    /// What an assigned client id begins with.
+    pub auto_id_prefix: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: vec![Listener::default()],
+            rights: Rights::Open,
+            max_packet_size: 2_000_000,
+            max_inflight_messages: 20,
+            max_queued_messages: 1_000,
+            max_queued_bytes: 4 << 20,
+            max_keepalive_s: 0,
+            max_topic_alias: 10,
+            max_topic_alias_broker: 10,
+            max_topic_separators: 200,
+            max_subscriptions: 100_000,
+            max_session_expiry_s: u32::MAX,
+            connect_timeout_s: 10,
+            connect_bytes_max: 100_000,
+            output_soft_bytes: 1 << 20,
+            output_hard_bytes: 4 << 20,
+            output_stall_s: 30,
+            retain_available: true,
+            sys_interval_s: 10,
+            version: String::from(concat!("hikyaku version ", env!("CARGO_PKG_VERSION"))),
+            auto_id_prefix: String::from("auto-"),
+        }
+    }
+}
+
+/// What differs between the doors of a broker.
+#[derive(Clone, Debug, Default)]
+pub struct Listener {
+    /// Whether clients are asked who they are.
+    pub authentication: Authentication,
+}
+
+/// Whether clients of a listener are asked who they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Everyone is let in, whatever name is given.
+    #[default]
+    None,
+    /// Each CONNECT becomes an [`Output::Authenticate`](super::Output::Authenticate).
+    Ask,
+}
+
+/// How many slots client ids, retained topics and share groups hash to.
+pub const SLOTS: usize = 1024;
+
+/// Where things live: names hash to slots, a table maps each slot to a shard.
+///
+/// All shards of a broker must share one placement.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    key: HashKey,
+    shards: Box<[ShardId; SLOTS]>,
+}
+
+impl Placement {
+    /// Deals the slots out to `shards` shards in turn; `shards` is brought into 1 to [`SHARDS_MAX`].
+    pub fn new(seed: u64, shards: u16) -> Self {
+        let shards = shards.clamp(1, SHARDS_MAX);
+        let mut table = Box::new([0; SLOTS]);
+        for (slot, shard) in table.iter_mut().enumerate() {
+            *shard = (slot % usize::from(shards)) as ShardId;
+        }
+        Placement { key: HashKey::new(seed), shards: table }
+    }
+
+    /// The slot of a client id, topic or share group.
+    pub fn slot(&self, name: &[u8]) -> usize {
+        (self.key.hash(name) >> 32) as usize % SLOTS
+    }
+
+    /// The shard of a client id, topic or share group.
+    pub fn shard(&self, name: &[u8]) -> ShardId {
+        self.shards[self.slot(name)]
+    }
+
+    /// The key all shards hash with where they must agree.
+    pub(super) fn key(&self) -> HashKey {
+        self.key
+    }
+}
+
+/// Where a connection belongs, as far as the bytes seen tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// The CONNECT is not complete: ask again with more bytes.
+    Incomplete,
+    /// Any shard may have it: it will be refused.
+    Any,
+    /// The shard of its client id.
+    At(ShardId),
+}
+
+impl Config {
+    /// Which shard a connection belongs to, from the first bytes received on it. `identity` and `entropy` must be
+    /// those that [`Input::Opened`](super::Input::Opened) will carry.
+    pub fn home(
+        &self,
+        placement: &Placement,
+        listener: u16,
+        identity: Option<&str>,
+        entropy: &[u8; 16],
+        received: &[u8],
+    ) -> Home {
+        let limit = self.connect_bytes_max.min(self.max_packet_size);
+        match received.first() {
+            None => return Home::Incomplete,
+            Some(0x10) => {}
+            Some(_) => return Home::Any,
+        }
+        match Frame::parse(received, limit) {
+            Ok(Some(frame)) => match Connect::decode(frame) {
+                Ok(connect) => {
+                    let id = self.effective_client_id(listener, identity, entropy, connect.client_id);
+                    Home::At(placement.shard(id.as_bytes()))
+                }
+                Err(_) => Home::Any,
+            },
+            Ok(None) if received.len() < limit as usize => Home::Incomplete,
+            _ => Home::Any,
+        }
+    }
+
+    /// The client id by which a session is known: the one given, or a random one (a version 4 UUID).
+    pub(super) fn effective_client_id(
+        &self,
+        _listener: u16,
+        _identity: Option<&str>,
+        entropy: &[u8; 16],
+        given: &str,
+    ) -> String {
+        if !given.is_empty() {
+            return String::from(given);
+        }
+        let mut uuid = *entropy;
+        uuid[6] = uuid[6] & 0x0f | 0x40;
+        uuid[8] = uuid[8] & 0x3f | 0x80;
+        let mut id = self.auto_id_prefix.clone();
+        for (i, byte) in uuid.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                id.push('-');
+            }
+            let _ = write!(id, "{byte:02X}");
+        }
+        id
+    }
+}

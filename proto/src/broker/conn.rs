@@ -1,0 +1,388 @@
+//! Connections: bytes in, bytes out, and how they end.
+
+use super::Shard;
+use super::connect::Request;
+use super::io::{ConnId, Output};
+use super::publish::Route;
+use super::timer::Timer;
+use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
+use crate::session::{Link, Sent};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use core::net::SocketAddr;
+use core::time::Duration;
+use log::{debug, info};
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its CONNECT has not been seen.
+    New,
+    /// It has, and the answer to who the client is has not.
+    Authenticating,
+    /// The client has its CONNACK.
+    Running,
+}
+
+/// Why reads are paused; several reasons may hold at once.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(super) enum Pause {
+    /// Until [`Input::Authenticated`](super::Input::Authenticated).
+    Authentication = 1,
+    /// Until its message has gone to all receivers.
+    Fan = 2,
+    /// Until peers have caught up.
+    Credit = 4,
+    /// Until it takes what it was sent.
+    Output = 8,
+}
+
+/// Why a connection ends: it decides the goodbye, the will and the log level.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause {
+    /// The client said DISCONNECT.
+    Disconnect { with_will: bool },
+    /// The client broke the protocol, or a limit.
+    Peer(ReasonCode, &'static str),
+    /// The CONNECT was refused; CONNACK has been written.
+    Refused(&'static str),
+    /// Not MQTT, or too late: nothing is said.
+    Silent(&'static str),
+    /// Nothing was heard in time.
+    KeepAlive,
+    /// Another connection took the session.
+    TakenOver,
+    /// The transport broke.
+    Transport,
+    /// The broker stops.
+    Operator,
+}
+
+/// What `on_frame` leaves to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Go on with the next packet.
+    Continue,
+    /// Leave what follows for later.
+    Pause,
+    /// The connection is gone.
+    Closed,
+}
+
+pub(super) const NO_SESSION: u32 = u32::MAX;
+
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub generation: u32,
+    /// Its session's place, or [`NO_SESSION`].
+    pub session: u32,
+    pub listener: u16,
+    pub phase: Phase,
+    /// Bits of [`Pause`].
+    pub paused: u8,
+    /// Whether it is on the list of those to transmit.
+    pub dirty: bool,
+    /// Whether the transport refused bytes at the last attempt.
+    pub blocked: bool,
+    /// When output last moved.
+    pub progress_at: Instant,
+    pub peer: Option<SocketAddr>,
+    pub identity: Option<Box<str>>,
+    pub entropy: [u8; 16],
+    pub link: Link,
+    /// The CONNECT, while authentication is underway.
+    pub request: Option<Box<Request>>,
+    /// Where the last PUBLISH went.
+    pub route: Option<Box<Route>>,
+}
+
+impl Conn {
+    pub fn id(&self, index: u32) -> ConnId {
+        ConnId { index, generation: self.generation }
+    }
+}
+
+impl Shard {
+    pub(super) fn on_opened(
+        &mut self,
+        id: ConnId,
+        listener: u16,
+        peer: Option<SocketAddr>,
+        identity: Option<&str>,
+        entropy: [u8; 16],
+    ) {
+        let at = id.index as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        self.conns[at] = Some(Conn {
+            generation: id.generation,
+            session: NO_SESSION,
+            listener,
+            phase: Phase::New,
+            paused: 0,
+            dirty: false,
+            blocked: false,
+            progress_at: self.now,
+            peer,
+            identity: identity.map(Box::from),
+            entropy,
+            link: Link::new(self.now),
+            request: None,
+            route: None,
+        });
+        self.counters.connections += 1;
+        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+        self.timers.arm(self.now + limit, Timer::Alive(id.index));
+    }
+
+    pub(super) fn on_received(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        let now = self.now;
+        let limit = self.config.max_packet_size;
+        let connect_limit = self.config.connect_bytes_max;
+        let Some(conn) = self.conn(id) else { return bytes.len() };
+        if conn.paused != 0 {
+            return 0;
+        }
+        // The partial packet is moved out while its packet is handled; whole packets borrow from `bytes`.
+        let mut framer = core::mem::take(&mut conn.link.framer);
+        let mut phase = conn.phase;
+        let mut used = 0;
+        let mut packets = 0;
+        let flow = loop {
+            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b != 0x10) {
+                self.close(id, Cause::Silent("the first packet is not a CONNECT")); // [MQTT-3.1.0-1]
+                break Flow::Closed;
+            }
+            let limit = if phase == Phase::New { connect_limit.min(limit) } else { limit };
+            match framer.next(&bytes[used..], limit) {
+                Ok(step) => {
+                    used += step.used;
+                    let Some(frame) = step.frame else { break Flow::Continue };
+                    packets += 1;
+                    match self.on_frame(id, phase, frame) {
+                        Flow::Continue => phase = Phase::Running,
+                        other => break other,
+                    }
+                }
+                Err(error) => {
+                    self.close_for(id, None, &error);
+                    break Flow::Closed;
+                }
+            }
+        };
+        self.counters.messages_received += packets;
+        self.counters.bytes_received += used as u64;
+        if flow == Flow::Closed {
+            return bytes.len();
+        }
+        if let Some(conn) = self.conn(id) {
+            conn.link.framer = framer;
+            if packets > 0 {
+                conn.link.received_at = now;
+            }
+        }
+        used
+    }
+
+    /// Handles one packet.
+    fn on_frame(&mut self, id: ConnId, phase: Phase, frame: Frame<'_>) -> Flow {
+        if phase == Phase::Running && frame.first >> 4 == PacketType::Publish as u8 {
+            return self.on_publish(id, frame);
+        }
+        let Some(version) = self.conn(id).map(|c| c.link.version) else { return Flow::Closed };
+        let packet = match Packet::decode(version, frame) {
+            Ok(packet) => packet,
+            Err(error) => {
+                self.close_for(id, Some(frame), &error);
+                return Flow::Closed;
+            }
+        };
+        if phase != Phase::Running {
+            return match packet {
+                Packet::Connect(connect) => self.on_connect(id, &connect),
+                _ => self.fail(id, ReasonCode::ProtocolError, "a packet before the connection was accepted"),
+            };
+        }
+        match packet {
+            Packet::PubAck(ack) => self.on_puback(id, &ack),
+            Packet::PubRec(ack) => self.on_pubrec(id, &ack),
+            Packet::PubRel(ack) => self.on_pubrel(id, &ack),
+            Packet::PubComp(ack) => self.on_pubcomp(id, &ack),
+            Packet::PingReq => {
+                self.put(id, &Packet::PingResp); // [MQTT-3.12.4-1]
+                self.after_answer(id)
+            }
+            Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
+            Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"),
+            Packet::Auth(_) => {
+                self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
+            }
+            _ => self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends"),
+        }
+    }
+
+    /// Puts a packet into the outbox, unless it is larger than the client takes.
+    pub(super) fn put(&mut self, id: ConnId, packet: &Packet<'_>) -> bool {
+        let Shard { conns, pool, .. } = self;
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return false };
+        let sent = conn.link.put(pool, packet) == Ok(Sent::Yes);
+        if sent {
+            self.mark_dirty(id);
+        }
+        sent
+    }
+
+    /// After something was answered: a client that does not read its answers is not read either.
+    pub(super) fn after_answer(&mut self, id: ConnId) -> Flow {
+        let hard = self.config.output_hard_bytes.max(2 * self.config.max_packet_size as usize);
+        match self.conn(id) {
+            Some(conn) if conn.blocked && conn.link.outbox.len() > hard => {
+                self.pause(id, Pause::Output);
+                Flow::Pause
+            }
+            _ => Flow::Continue,
+        }
+    }
+
+    pub(super) fn on_written(&mut self, id: ConnId, bytes: usize) {
+        let now = self.now;
+        let soft = self.config.output_soft_bytes;
+        let stall = Duration::from_secs(self.config.output_stall_s.into());
+        let Shard { conns, pool, timers, counters, .. } = self;
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        if conn.generation != id.generation {
+            return;
+        }
+        counters.bytes_sent += bytes as u64;
+        conn.link.outbox.advance(bytes);
+        let was_blocked = conn.blocked;
+        conn.blocked = !conn.link.outbox.is_empty();
+        if bytes > 0 || !was_blocked {
+            conn.progress_at = now;
+        }
+        if conn.blocked {
+            if !was_blocked {
+                timers.arm(now + stall, Timer::Stalled(id.index));
+            }
+        } else {
+            conn.link.outbox.recycle(pool);
+        }
+        let (session, left) = (conn.session, conn.link.outbox.len());
+        if left < soft {
+            self.resume(id, Pause::Output);
+        }
+        if left < super::replay::PACE_BYTES && session != NO_SESSION {
+            self.wake_replays(session);
+        }
+    }
+
+    /// What a client that sent something wrong is told, and the end of it.
+    pub(super) fn fail(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        self.close(id, Cause::Peer(reason, what));
+        Flow::Closed
+    }
+
+    pub(super) fn close_for(&mut self, id: ConnId, frame: Option<Frame<'_>>, error: &DecodeError) {
+        let Some(conn) = self.conn(id) else { return };
+        if conn.phase == Phase::New {
+            self.refuse_malformed(id, frame, error);
+        } else {
+            self.close(id, Cause::Peer(error.reason, error.what));
+        }
+    }
+
+    fn on_disconnect(&mut self, id: ConnId, disconnect: &Disconnect<'_>) -> Flow {
+        let session = self.conn(id).map_or(NO_SESSION, |c| c.session);
+        if let Some(expiry) = disconnect.properties.session_expiry_interval()
+            && let Some(session) = self.sessions.get_mut(session)
+        {
+            if session.expiry_s == 0 && expiry != 0 {
+                return self.fail(
+                    id,
+                    ReasonCode::ProtocolError,
+                    "DISCONNECT sets an expiry where CONNECT set none",
+                );
+            }
+            session.expiry_s = expiry.min(self.config.max_session_expiry_s);
+        }
+        // [MQTT-3.14.4-3]: only reason 0 deletes the will.
+        self.close(id, Cause::Disconnect { with_will: disconnect.reason != ReasonCode::Success });
+        Flow::Closed
+    }
+
+    /// Ends a connection, from whichever side.
+    pub(super) fn close(&mut self, id: ConnId, cause: Cause) {
+        let Some(conn) = self.conn(id) else { return };
+        let (reason, text) = match cause {
+            Cause::Disconnect { .. } => (None, "disconnected"),
+            Cause::Peer(reason, what) => (Some(reason), what),
+            Cause::Refused(what) | Cause::Silent(what) => (None, what),
+            Cause::KeepAlive => (Some(ReasonCode::KeepAliveTimeout), "exceeded timeout"),
+            Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "session taken over"),
+            Cause::Transport => (None, "closed its connection"),
+            Cause::Operator => (Some(ReasonCode::ServerShuttingDown), "the broker is shutting down"),
+        };
+        // [MQTT-3.14.0-1]
+        if let Some(reason) = reason
+            && conn.phase == Phase::Running
+            && conn.link.version == Version::V5
+        {
+            self.put(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::default() }));
+        }
+        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::take) else { return };
+        if !matches!(cause, Cause::Transport) {
+            self.outputs.push_back(Output::Close { conn: id, last: conn.link.outbox });
+        }
+        let name = self.sessions.get(conn.session).map(|s| s.client_id.escape_debug());
+        match (name, cause, conn.peer) {
+            (Some(name), Cause::Peer(reason, _), _) => info!("Client {name} closed: {text} ({reason})."),
+            (Some(name), _, _) => info!("Client {name} {text}."),
+            (None, _, Some(peer)) => debug!("Connection from {peer} closed: {text}."),
+            (None, _, None) => debug!("Connection closed: {text}."),
+        }
+        if conn.session != NO_SESSION {
+            self.counters.clients_connected -= 1;
+            self.on_connection_lost(conn.session, cause);
+        }
+    }
+
+    pub(super) fn on_alive_timer(&mut self, index: u32) {
+        let connect = Duration::from_secs(self.config.connect_timeout_s.into());
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        let id = conn.id(index);
+        let (deadline, cause) = match conn.phase {
+            Phase::Running if conn.link.keep_alive_s == 0 => return,
+            Phase::Running => {
+                // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet.
+                let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
+                (if conn.paused != 0 { now + limit } else { conn.link.received_at + limit }, Cause::KeepAlive)
+            }
+            _ => (conn.link.sent_at + connect, Cause::Silent("no CONNECT in time")),
+        };
+        if deadline <= now {
+            self.close(id, cause);
+        } else {
+            self.timers.arm(deadline, Timer::Alive(index));
+        }
+    }
+
+    pub(super) fn on_stalled_timer(&mut self, index: u32) {
+        let stall = Duration::from_secs(self.config.output_stall_s.into());
+        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if !conn.blocked {
+            return;
+        }
+        let (id, deadline) = (conn.id(index), conn.progress_at + stall);
+        if deadline <= self.now {
+            self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
+        } else {
+            self.timers.arm(deadline, Timer::Stalled(index));
+        }
+    }
+}

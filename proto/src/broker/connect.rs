@@ -1,0 +1,327 @@
+//! CONNECT: who the client is, which session it gets, and what both may expect of each other.
+
+use super::conn::{Cause, Flow, Pause, Phase};
+use super::io::{Authenticate, ConnId, Output, Verdict};
+use super::rights::Subject;
+use super::session::Will;
+use super::timer::Timer;
+use super::{Authentication, Shard};
+use crate::codec::{
+    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version,
+};
+use crate::message::{MessageId, Publication};
+use crate::time::Instant;
+use crate::topic::{TopicName, separators};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use log::info;
+
+/// What a CONNECT asks for, kept while authentication is underway.
+#[derive(Debug)]
+pub(super) struct Request {
+    client_id: String,
+    /// Whether the id was made by us.
+    assigned: bool,
+    username: Option<Box<str>>,
+    clean_start: bool,
+    keep_alive_s: u16,
+    expiry_s: u32,
+    receive_maximum: u16,
+    topic_alias_maximum: u16,
+    will: Option<Box<Will>>,
+    /// Enhanced authentication, to be repeated in the CONNACK.
+    method: Option<Box<str>>,
+}
+
+impl Shard {
+    /// Answers a CONNECT that could not be decoded, as far as the standard lets a server answer.
+    pub(super) fn refuse_malformed(&mut self, id: ConnId, frame: Option<Frame<'_>>, error: &DecodeError) {
+        let body = frame.map_or(&[][..], |f| f.body);
+        let name_len = body.get(..2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
+        let level = body.get(2 + name_len).map_or(0, |l| l & 0x7f);
+        let v5 = level >= 5 && body.get(2..2 + name_len) == Some(&b"MQTT"[..]);
+        if let Some(conn) = self.conn(id) {
+            conn.link.version = if v5 { Version::V5 } else { Version::V3_1_1 };
+        }
+        let told = match error.reason {
+            // [MQTT-3.1.2-2]; to levels that never were as well, and not to what is not MQTT at all.
+            ReasonCode::UnsupportedProtocolVersion => level > 0 && matches!(name_len, 4 | 6),
+            ReasonCode::ClientIdentifierNotValid => true,
+            reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
+        };
+        if told {
+            self.refuse(id, error.reason, error.what);
+        } else {
+            self.close(id, Cause::Silent(error.what));
+        }
+    }
+
+    /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
+    fn refuse(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
+        self.put(id, &Packet::ConnAck(connack));
+        if let Some(conn) = self.conn(id) {
+            let peer = conn.peer;
+            info!("Client refused: {what} ({reason}){}.", PeerText(peer));
+        }
+        self.close(id, Cause::Refused(what));
+        Flow::Closed
+    }
+
+    pub(super) fn on_connect(&mut self, id: ConnId, connect: &Connect<'_>) -> Flow {
+        let Some(conn) = self.conn(id) else { return Flow::Closed };
+        let v5 = connect.version.is_v5();
+        conn.link.version = connect.version;
+        let properties = connect.properties;
+        conn.link.problem_information = properties.request_problem_information() != Some(0);
+        conn.link.peer_max_packet = properties.maximum_packet_size().unwrap_or(u32::MAX);
+        let (listener, identity, entropy) = (conn.listener, conn.identity.clone(), conn.entropy);
+        let username = identity.clone().or_else(|| connect.username.map(Box::from));
+        let client_id =
+            self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect.client_id);
+        let method = properties.authentication_method();
+        let ask = self.config.listeners.get(usize::from(listener)).map(|l| l.authentication);
+        let ask = ask == Some(Authentication::Ask);
+        if method.is_some() && !ask {
+            return self.refuse(
+                id,
+                ReasonCode::BadAuthenticationMethod,
+                "no authentication method is offered",
+            );
+        }
+        let will = match self.will_of(connect) {
+            Ok(will) => will,
+            Err((reason, what)) => return self.refuse(id, reason, what),
+        };
+        // In 3.x a clean session ends with its connection, any other never does.
+        let expiry = match (v5, connect.clean_start) {
+            (true, _) => properties.session_expiry_interval().unwrap_or(0),
+            (false, true) => 0,
+            (false, false) => u32::MAX,
+        };
+        let request = Box::new(Request {
+            client_id,
+            assigned: connect.client_id.is_empty(),
+            username,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            expiry_s: expiry.min(self.config.max_session_expiry_s),
+            receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
+            topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
+            will,
+            method: method.map(Box::from),
+        });
+        if !ask {
+            return self.accept(id, *request, None);
+        }
+        self.outputs.push_back(Output::Authenticate(Box::new(Authenticate {
+            conn: id,
+            listener,
+            version: connect.version,
+            client_id: request.client_id.clone(),
+            username: connect.username.map(String::from),
+            password: connect.password.map(Vec::from),
+            method: method.map(String::from),
+            data: properties.authentication_data().map(Vec::from),
+        })));
+        if let Some(conn) = self.conn(id) {
+            conn.phase = Phase::Authenticating;
+            conn.request = Some(request);
+        }
+        self.pause(id, Pause::Authentication);
+        Flow::Pause
+    }
+
+    pub(super) fn on_authenticated(&mut self, id: ConnId, verdict: Verdict) {
+        let Some(conn) = self.conn(id) else { return };
+        let Some(mut request) = conn.request.take() else { return };
+        match verdict {
+            Verdict::Failure(reason) => {
+                self.refuse(id, reason, "not authenticated");
+            }
+            Verdict::Continue { .. } => {
+                // Carried by the next issue of this machine: a driver that asks for it is told so.
+                self.refuse(id, ReasonCode::BadAuthenticationMethod, "authentication in several steps");
+            }
+            Verdict::Success { username, data } => {
+                request.username = username.or(request.username);
+                if self.accept(id, *request, data) == Flow::Continue {
+                    self.resume(id, Pause::Authentication);
+                }
+            }
+        }
+    }
+
+    /// The will in a CONNECT, checked against everything a PUBLISH would be.
+    fn will_of(&self, connect: &Connect<'_>) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+        let Some(will) = &connect.will else { return Ok(None) };
+        let topic = TopicName::parse(will.topic)
+            .map_err(|_| (ReasonCode::TopicNameInvalid, "the will's topic is not a topic name"))?;
+        if separators(topic.as_str()) > usize::from(self.config.max_topic_separators) {
+            return Err((ReasonCode::TopicNameInvalid, "the will's topic has too many levels"));
+        }
+        if will.retain && !self.config.retain_available {
+            return Err((ReasonCode::RetainNotSupported, "retained messages are switched off")); // [MQTT-3.2.2-13]
+        }
+        let subject = Subject { client_id: connect.client_id, username: connect.username };
+        if !self.config.rights.may_publish(subject, will.topic) {
+            return Err((ReasonCode::NotAuthorized, "no right to publish the will"));
+        }
+        let mut properties = Vec::new();
+        let mut expiry = None;
+        for property in will.properties.iter() {
+            match property {
+                Property::WillDelayInterval(_) => {}
+                Property::MessageExpiryInterval(seconds) => expiry = Some(seconds),
+                other => {
+                    let _ = other.encode(&mut properties);
+                }
+            }
+        }
+        // The expiry counts from when the will is published: kept as a span until then.
+        let message = Publication {
+            topic: will.topic,
+            qos: will.qos,
+            retain: will.retain,
+            properties: &properties,
+            payload: will.payload,
+            expires_at: expiry.map_or(Instant::NEVER, |s| Instant::from_secs(s.into())),
+            id: MessageId::default(),
+        }
+        .to_message(&mut Vec::new());
+        Ok(Some(Box::new(Will { message, delay_s: will.properties.will_delay_interval().unwrap_or(0) })))
+    }
+
+    /// Lets a client in: takes its session over, or makes one, and says so.
+    fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
+        let found = self.find_session(&request.client_id);
+        if let Some(index) = found {
+            // A session belongs to the user who made it; one made without a user to the first who comes.
+            let owner = self.sessions[index].username.as_deref();
+            if owner.is_some() && owner != request.username.as_deref() {
+                return self.refuse(id, ReasonCode::NotAuthorized, "the session belongs to another user");
+            }
+            if let Some(old) = self.sessions[index].conn {
+                self.close(old, Cause::TakenOver); // [MQTT-3.1.4-3]
+            }
+        }
+        let keep = found.filter(|&i| !request.clean_start && self.survives(i));
+        if let Some(index) = found
+            && keep.is_none()
+        {
+            self.end_session(index);
+        }
+        let index = match keep {
+            Some(index) => {
+                // A will whose delay has not passed is not sent any more [MQTT-3.1.3-9]; one without delay is due.
+                if self.sessions[index].will.as_ref().is_some_and(|w| w.delay_s == 0) {
+                    self.publish_will(index);
+                }
+                index
+            }
+            None => self.create_session(request.client_id.clone(), request.username.clone()),
+        };
+        let config = self.config.clone();
+        let session = &mut self.sessions[index];
+        session.username = request.username;
+        session.conn = Some(id);
+        session.expiry_s = request.expiry_s;
+        session.expires_at = Instant::NEVER;
+        session.will_at = Instant::NEVER;
+        session.will = request.will;
+        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+            return Flow::Closed;
+        };
+        let too_long = config.max_keepalive_s > 0
+            && (request.keep_alive_s == 0 || request.keep_alive_s > config.max_keepalive_s);
+        // Only 5.0 can be told a shorter keep alive [MQTT-3.2.2-21].
+        let v5 = conn.link.version.is_v5();
+        let server_keep_alive = (too_long && v5).then_some(config.max_keepalive_s);
+        conn.session = index;
+        conn.phase = Phase::Running;
+        conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s);
+        conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
+        conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.max_topic_alias_broker));
+        conn.link.received_at = self.now;
+        let (link, peer) = (&conn.link, conn.peer);
+        info!(
+            "New client connected{} as {} (p{}, c{}, k{}{}).",
+            PeerText(peer),
+            session.client_id.escape_debug(),
+            match link.version {
+                Version::V3_1 => 1,
+                Version::V3_1_1 => 2,
+                Version::V5 => 5,
+            },
+            u8::from(request.clean_start),
+            link.keep_alive_s,
+            UserText(session.username.as_deref()),
+        );
+        if link.keep_alive_s > 0 {
+            let limit = Duration::from_millis(u64::from(link.keep_alive_s) * 1500);
+            self.timers.arm(self.now + limit, Timer::Alive(id.index));
+        }
+        self.counters.clients_connected += 1;
+        let mut properties = PropertiesBuf::default();
+        if v5 {
+            properties.push(Property::TopicAliasMaximum(config.max_topic_alias));
+            if request.assigned {
+                properties.push(Property::AssignedClientIdentifier(&request.client_id));
+            }
+            if let Some(seconds) = server_keep_alive {
+                properties.push(Property::ServerKeepAlive(seconds));
+            }
+            if !config.retain_available {
+                properties.push(Property::RetainAvailable(0));
+            }
+            if let Some(method) = &request.method {
+                properties.push(Property::AuthenticationMethod(method));
+                if let Some(data) = &data {
+                    properties.push(Property::AuthenticationData(data));
+                }
+            }
+            properties.push(Property::MaximumPacketSize(config.max_packet_size));
+            properties.push(Property::ReceiveMaximum(config.max_inflight_messages.max(1)));
+        }
+        let connack = ConnAck {
+            session_present: keep.is_some(),
+            reason: ReasonCode::Success,
+            properties: properties.as_properties(),
+        };
+        if !self.put(id, &Packet::ConnAck(connack)) {
+            return self.fail(id, ReasonCode::PacketTooLarge, "the CONNACK is larger than the client takes");
+        }
+        self.tell_share_owners(index, true);
+        self.pump(index);
+        if keep.is_some() {
+            self.wake_replays(index);
+        }
+        Flow::Continue
+    }
+
+    /// Whether a session is still there for one who wants it back.
+    fn survives(&self, index: u32) -> bool {
+        let session = &self.sessions[index];
+        session.expiry_s > 0 && session.expires_at > self.now
+    }
+}
+
+/// ` from ADDRESS`, where there is one.
+struct PeerText(Option<core::net::SocketAddr>);
+
+impl core::fmt::Display for PeerText {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.map_or(Ok(()), |peer| write!(f, " from {}:{}", peer.ip(), peer.port()))
+    }
+}
+
+/// `, u'NAME'`, where there is one.
+struct UserText<'a>(Option<&'a str>);
+
+impl core::fmt::Display for UserText<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.map_or(Ok(()), |name| write!(f, ", u'{}'", name.escape_debug()))
+    }
+}

@@ -1,0 +1,180 @@
+//! What goes into a shard and what comes out of it.
+
+use crate::broker::peer::PeerMessage;
+use crate::codec::{ReasonCode, Version};
+use crate::message::Message;
+use crate::outbox::Outbox;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use super::config::Config;
+
+/// The number of a shard, 0 to [`SHARDS_MAX`] - 1.
+pub type ShardId = u16;
+
+/// The most shards one broker may have: sets of shards are one `u64`.
+pub const SHARDS_MAX: u16 = 64;
+
+/// A connection, named by the driver: an index that the driver keeps dense, and a generation that
+/// differs each time the index is used again.
+///
+/// Inputs that name a connection which is closed are ignored, outputs may name one the driver has
+/// just closed: both sides compare the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// A small number: the shard keeps an array with this many places.
+    pub index: u32,
+    /// Tells the users of one index apart.
+    pub generation: u32,
+}
+
+/// What the authentication of a client came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client is who it says. `username` replaces the name it gave, where something else (a
+    /// certificate) names it.
+    Success {
+        /// The name to use for rights, if not the one in CONNECT.
+        username: Option<Box<str>>,
+        /// Authentication data for the CONNACK (5.0, enhanced authentication).
+        data: Option<Vec<u8>>,
+    },
+    /// Enhanced authentication: send this to the client in an AUTH packet and wait for its answer.
+    Continue {
+        /// The authentication data.
+        data: Vec<u8>,
+    },
+    /// Refuse, with this reason in the CONNACK.
+    Failure(ReasonCode),
+}
+
+/// One thing that happened outside. Every variant is handled in bounded time.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A connection was accepted; its first packet has not been handled.
+    Opened {
+        /// Its name from now on.
+        conn: ConnId,
+        /// The index into [`Config::listeners`].
+        listener: u16,
+        /// Where it comes from, `None` for a transport without addresses.
+        peer: Option<SocketAddr>,
+        /// The name a client certificate gives, where the listener takes that for the user name.
+        identity: Option<&'a str>,
+        /// Sixteen random bytes of the driver's own source: an assigned client id is made of them.
+        entropy: [u8; 16],
+    },
+    /// Bytes arrived. `handle` returns how many were used; the driver keeps the others and passes
+    /// them again after [`Output::ResumeReads`], before any that arrive later.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// What was read.
+        bytes: &'a [u8],
+    },
+    /// The transport took `bytes` from the outbox after an [`Output::Transmit`] (also 0, when it took none).
+    /// If some are left, the driver writes on, unasked, as soon as the transport takes more.
+    Written {
+        /// The connection.
+        conn: ConnId,
+        /// How many bytes it took.
+        bytes: usize,
+    },
+    /// The transport is gone: closed by the peer, or broken. Not sent after [`Output::Close`].
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// The answer to an [`Output::Authenticate`].
+    Authenticated {
+        /// The connection.
+        conn: ConnId,
+        /// What came of it.
+        verdict: Verdict,
+    },
+    /// Publish a message that no connection brought: a bridge's, or the embedding program's.
+    Publish {
+        /// What to publish; it is not checked against rights.
+        message: Message,
+    },
+    /// A message of another shard. Messages of one shard are handed over in the order they were sent.
+    Peer {
+        /// The shard that sent it.
+        from: ShardId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// A new configuration, already checked. Connections stay.
+    Configured(Arc<Config>),
+    /// Say goodbye to every client (5.0: DISCONNECT 0x8B) and close them.
+    Shutdown,
+    /// The moment named by [`Output::Timeout`] has come, or the driver felt like it.
+    Timeout,
+}
+
+/// One thing to be done outside. Poll until [`Output::Timeout`] before waiting.
+#[derive(Debug)]
+pub enum Output {
+    /// Write [`Shard::outbox`](super::Shard::outbox) of this connection to its transport, then say
+    /// [`Input::Written`].
+    Transmit(ConnId),
+    /// Stop handing bytes of this connection in (reading on into a bounded buffer is fine).
+    PauseReads(ConnId),
+    /// Hand bytes in again, first those that were not used.
+    ResumeReads(ConnId),
+    /// Write `last` as far as the transport takes it at once, then close. The shard has forgotten the
+    /// connection; no [`Input::Closed`] is needed.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// What is still to be written, the goodbye at its end.
+        last: Outbox,
+    },
+    /// Ask who the client is; answer with [`Input::Authenticated`].
+    Authenticate(Box<Authenticate>),
+    /// A message for another shard: hand it to that shard as [`Input::Peer`], in order.
+    Peer {
+        /// The shard it is for.
+        to: ShardId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// Nothing else is to be done now. Call again with [`Input::Timeout`] when this moment has come
+    /// (`None`: no need), or earlier with any other input.
+    Timeout(Option<crate::time::Instant>),
+}
+
+/// What a client gave to prove who it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authenticate {
+    /// The connection to answer for.
+    pub conn: ConnId,
+    /// The index into [`Config::listeners`].
+    pub listener: u16,
+    /// The protocol version.
+    pub version: Version,
+    /// The effective client id.
+    pub client_id: String,
+    /// The user name in CONNECT.
+    pub username: Option<String>,
+    /// The password in CONNECT: bytes, not text.
+    pub password: Option<Vec<u8>>,
+    /// The authentication method (5.0), opaque to the core.
+    pub method: Option<String>,
+    /// The authentication data (5.0), opaque to the core.
+    pub data: Option<Vec<u8>>,
+}
+
+impl core::fmt::Debug for Authenticate {
+    /// Leaves the password and the authentication data out.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Authenticate")
+            .field("conn", &self.conn)
+            .field("client_id", &self.client_id)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,383 @@
+//! What shards tell each other, and the account each keeps of what the others have handled.
+//!
+//! Messages between two shards are numbered by weight: both sides add up the weight of all they sent or
+//! handled, and an [`PeerMessage::Ack`] names that sum. A [`Barrier`](super::Shard) waits until every
+//! peer has handled all that was sent to it before; credit is what may be underway.
+
+use super::conn::Pause;
+use super::interest::{Change, Pattern};
+use super::io::{ConnId, Output, ShardId};
+use super::{SLICE, Shard, Work};
+use crate::message::Message;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// A session anywhere in the broker: its place in its home shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// The place in the home shard's list.
+    pub index: u32,
+    /// Tells the users of one place apart.
+    pub serial: u32,
+}
+
+/// A retained message on its way to someone who subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayKey {
+    /// The session that subscribed.
+    pub session: SessionKey,
+    /// Which of the home shard's replays.
+    pub replay: u32,
+}
+
+/// What one shard tells another. Plain values: they could cross a network as well.
+#[derive(Clone, Debug)]
+pub enum PeerMessage {
+    /// Store (or, with an empty payload, remove) a retained message: its topic lives with you.
+    Retain(Message),
+    /// Deliver this to your subscribers.
+    Publish(Message),
+    /// I have, or no longer have, subscribers with this shape and key.
+    Interest {
+        /// Whether it is new or gone.
+        add: bool,
+        /// The pattern of literal levels and wildcards.
+        shape: u64,
+        /// The hash of the literal levels.
+        key: u64,
+    },
+    /// I have more kinds of subscription than a table is worth: send me everything, or no longer.
+    InterestInAll(bool),
+    /// Send the retained messages that match this filter.
+    ReplayBegin {
+        /// For whom.
+        key: ReplayKey,
+        /// The topic filter.
+        filter: Box<str>,
+    },
+    /// A retained message that was asked for.
+    ReplayItem {
+        /// For whom.
+        key: ReplayKey,
+        /// The message.
+        message: Message,
+    },
+    /// That was a portion: ask for more when there is room.
+    ReplayPortion {
+        /// For whom.
+        key: ReplayKey,
+        /// What the sender knows this replay by.
+        serve: u32,
+    },
+    /// Go on.
+    ReplayMore {
+        /// For whom.
+        key: ReplayKey,
+        /// What you know this replay by.
+        serve: u32,
+    },
+    /// The rest is not wanted.
+    ReplayCancel {
+        /// For whom.
+        key: ReplayKey,
+        /// What you know this replay by.
+        serve: u32,
+    },
+    /// There are no more.
+    ReplayEnd {
+        /// For whom.
+        key: ReplayKey,
+    },
+    /// A session of mine joins a shared subscription that lives with you, or changes its options.
+    ShareJoin {
+        /// The whole filter, `$share/…`.
+        filter: Box<str>,
+        /// The member.
+        member: SessionKey,
+        /// Whether the member is connected.
+        connected: bool,
+    },
+    /// All shards know of the group now: the SUBACK may go.
+    ShareJoined {
+        /// The member.
+        member: SessionKey,
+    },
+    /// A session of mine leaves a shared subscription.
+    ShareLeave {
+        /// The whole filter.
+        filter: Box<str>,
+        /// The member.
+        member: SessionKey,
+    },
+    /// A member was connected or lost its connection.
+    ShareMember {
+        /// The whole filter.
+        filter: Box<str>,
+        /// The member.
+        member: SessionKey,
+        /// Whether it is connected.
+        connected: bool,
+    },
+    /// Deliver this to one session of yours.
+    ShareDeliver {
+        /// The whole filter, to give the message back by.
+        filter: Box<str>,
+        /// The member chosen.
+        member: SessionKey,
+        /// The message.
+        message: Message,
+    },
+    /// A member ended before it acknowledged this: choose another.
+    ShareReturn {
+        /// The whole filter.
+        filter: Box<str>,
+        /// The message.
+        message: Message,
+    },
+    /// My counters, for `$SYS`.
+    Counters(Box<super::sys::Counters>),
+    /// Tell me when you have handled all up to here.
+    Sync,
+    /// I have handled this much of what you sent.
+    Ack {
+        /// The sum of the weights.
+        handled: u64,
+    },
+}
+
+impl PeerMessage {
+    /// What the message counts for: one, and one more for each KiB. An Ack is not counted.
+    pub fn weight(&self) -> u64 {
+        match self {
+            PeerMessage::Ack { .. } => 0,
+            PeerMessage::Retain(m)
+            | PeerMessage::Publish(m)
+            | PeerMessage::ReplayItem { message: m, .. }
+            | PeerMessage::ShareDeliver { message: m, .. }
+            | PeerMessage::ShareReturn { message: m, .. } => 1 + (m.size() / 1024) as u64,
+            _ => 1,
+        }
+    }
+}
+
+/// What may be underway to one peer before connections that publish are asked to wait.
+pub(super) const CREDIT: u64 = 65_536;
+
+/// The account with one other shard.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// The weight of all that was sent.
+    sent: u64,
+    /// How much of it the peer says it has handled.
+    acked: u64,
+    /// The weight of all that was handled of the peer's.
+    handled: u64,
+    /// How much of that the peer has been told.
+    told: u64,
+    /// Whether the peer waits to be told.
+    asked: bool,
+    /// Retained messages, to be sent before anything else to anyone.
+    pub retain: Vec<PeerMessage>,
+    /// All others, in order.
+    pub others: Vec<PeerMessage>,
+    /// What came while a message of this peer was still on its way to many receivers.
+    backlog: VecDeque<PeerMessage>,
+    /// Whether that is so.
+    busy: bool,
+    /// The weight of that message.
+    unfinished: u64,
+}
+
+/// A gate, and what every peer must have handled for it to open.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    gate: u64,
+    sent: Vec<u64>,
+}
+
+impl Shard {
+    /// The gate that opens when all peers have handled what was sent to them up to the end of this turn.
+    pub(super) fn gate(&mut self) -> u64 {
+        if self.shards == 1 {
+            return 0;
+        }
+        if !self.gate_used {
+            self.gate_used = true;
+            self.gate += 1;
+        }
+        self.gate
+    }
+
+    /// An acknowledgement on this connection waits for a gate.
+    pub(super) fn wait_for_gate(&mut self, id: ConnId) {
+        if self.gated.last() != Some(&id) {
+            self.gated.push(id);
+        }
+    }
+
+    /// Whether so much is underway to some peer that publishers should wait.
+    pub(super) fn credit_spent(&self) -> bool {
+        self.peers.iter().any(|p| p.sent - p.acked > CREDIT)
+    }
+
+    /// Moves what this turn has for peers to the outputs: retained messages, then all others, then
+    /// acknowledgements. False if there was nothing.
+    pub(super) fn flush_peers(&mut self) -> bool {
+        if self.shards == 1 {
+            return false;
+        }
+        let count = self.peers.len();
+        let ids = || (0..).zip(0..count);
+        for (to, at) in ids() {
+            let peer = &mut self.peers[at];
+            for message in peer.retain.drain(..) {
+                peer.sent += message.weight();
+                self.outputs.push_back(Output::Peer { to, message });
+            }
+        }
+        for (to, at) in ids() {
+            let peer = &mut self.peers[at];
+            let more_underway = !peer.others.is_empty();
+            for message in peer.others.drain(..) {
+                peer.sent += message.weight();
+                self.outputs.push_back(Output::Peer { to, message });
+            }
+            // Whoever gates or is far ahead wants to hear.
+            if peer.sent > peer.acked
+                && (self.gate_used || more_underway && peer.sent - peer.acked > CREDIT / 2)
+            {
+                peer.sent += 1;
+                self.outputs.push_back(Output::Peer { to, message: PeerMessage::Sync });
+            }
+        }
+        if self.gate_used {
+            self.gate_used = false;
+            let sent = self.peers.iter().map(|p| p.sent).collect();
+            self.barriers.push_back(Barrier { gate: self.gate, sent });
+            self.open_gates();
+        }
+        for (to, at) in ids() {
+            let peer = &mut self.peers[at];
+            if peer.asked && peer.handled > peer.told {
+                peer.asked = false;
+                peer.told = peer.handled;
+                self.outputs
+                    .push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
+            }
+        }
+        !self.outputs.is_empty()
+    }
+
+    fn open_gates(&mut self) {
+        let before = self.opened;
+        while let Some(barrier) = self.barriers.front()
+            && self.peers.iter().zip(&barrier.sent).all(|(p, sent)| p.acked >= *sent)
+        {
+            self.opened = barrier.gate;
+            self.barriers.pop_front();
+        }
+        if self.opened == before {
+            return;
+        }
+        for id in core::mem::take(&mut self.gated) {
+            let Shard { conns, pool, opened, .. } = self;
+            let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { continue };
+            if conn.generation != id.generation {
+                continue;
+            }
+            let any = conn.link.release_acks(pool, *opened);
+            if conn.link.pending_acks() > 0 {
+                self.gated.push(id);
+            }
+            if any {
+                self.mark_dirty(id);
+            }
+        }
+        self.release_joins();
+        self.release_subscribes();
+    }
+
+    pub(super) fn on_peer(&mut self, from: ShardId, message: PeerMessage) {
+        let Some(peer) = self.peers.get_mut(usize::from(from)) else { return };
+        if let PeerMessage::Ack { handled } = message {
+            peer.acked = peer.acked.max(handled);
+            self.open_gates();
+            if self.credit_wait && !self.credit_spent() {
+                self.credit_wait = false;
+                let all: Vec<ConnId> =
+                    (0..).zip(&self.conns).filter_map(|(i, c)| Some(c.as_ref()?.id(i))).collect();
+                all.into_iter().for_each(|id| self.resume(id, Pause::Credit));
+            }
+        } else if peer.busy {
+            peer.backlog.push_back(message);
+        } else {
+            self.handle_peer(from, message);
+        }
+    }
+
+    fn handle_peer(&mut self, from: ShardId, message: PeerMessage) {
+        let weight = message.weight();
+        match message {
+            PeerMessage::Publish(message) => {
+                if !self.publish_from_peer(from, message) {
+                    // Counted as handled when the last receiver has it.
+                    let peer = &mut self.peers[usize::from(from)];
+                    peer.busy = true;
+                    peer.unfinished = weight;
+                    return;
+                }
+            }
+            PeerMessage::Retain(message) => self.retained.store(message),
+            PeerMessage::Interest { add, shape, key } => {
+                self.interest.on_change(from, Change::Pattern { add, pattern: Pattern { shape, key } });
+            }
+            PeerMessage::InterestInAll(all) => self.interest.on_change(from, Change::All(all)),
+            PeerMessage::ReplayBegin { key, filter } => self.on_replay_begin(from, key, &filter),
+            PeerMessage::ReplayItem { key, message } => self.on_replay_item(key, &message),
+            PeerMessage::ReplayPortion { key, serve } => self.on_replay_pause(from, key, Some(serve)),
+            PeerMessage::ReplayEnd { key } => self.on_replay_pause(from, key, None),
+            PeerMessage::ReplayMore { key, serve } => self.on_replay_more(from, key, serve, true),
+            PeerMessage::ReplayCancel { key, serve } => self.on_replay_more(from, key, serve, false),
+            PeerMessage::ShareJoined { member } => self.on_share_joined(member),
+            PeerMessage::ShareDeliver { filter, member, message } => {
+                self.on_share_deliver(&filter, member, &message);
+            }
+            PeerMessage::ShareJoin { .. }
+            | PeerMessage::ShareLeave { .. }
+            | PeerMessage::ShareMember { .. }
+            | PeerMessage::ShareReturn { .. } => self.on_share_message(from, message),
+            PeerMessage::Counters(counters) => self.on_counters(from, *counters),
+            PeerMessage::Sync => self.peers[usize::from(from)].asked = true,
+            PeerMessage::Ack { .. } => {}
+        }
+        self.peers[usize::from(from)].handled += weight;
+    }
+
+    /// The last receiver of a peer's message has it: what came after it is next.
+    pub(super) fn peer_goes_on(&mut self, from: ShardId) {
+        let peer = &mut self.peers[usize::from(from)];
+        peer.handled += core::mem::take(&mut peer.unfinished);
+        if peer.backlog.is_empty() {
+            peer.busy = false;
+        } else {
+            self.work.push_back(Work::Backlog(from));
+        }
+    }
+
+    pub(super) fn continue_backlog(&mut self, from: ShardId) {
+        let at = usize::from(from);
+        self.peers[at].busy = false;
+        for _ in 0..SLICE {
+            let Some(message) = self.peers[at].backlog.pop_front() else { return };
+            self.handle_peer(from, message);
+            if self.peers[at].busy {
+                return;
+            }
+        }
+        if !self.peers[at].backlog.is_empty() {
+            self.peers[at].busy = true;
+            self.work.push_back(Work::Backlog(from));
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! PUBLISH: from a connection, a peer or within to everyone who subscribed.
+//!
+//! What a topic matches is kept per connection as a [`Route`]: as long as a client publishes to the same
+//! topic and no subscription, interest or configuration changes, nothing is matched again. What depends on the
+//! receiver (version, window, connection) is decided at each delivery.
+
+use super::conn::{Flow, NO_SESSION, Pause};
+use super::io::{ConnId, ShardId};
+use super::peer::PeerMessage;
+use super::{SLICE, Shard, Work};
+use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode};
+use crate::message::{Message, MessageId, Publication};
+use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
+use crate::time::Instant;
+use crate::topic::separators;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use log::debug;
+
+/// What a session chose for one of its subscriptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// 0 for none.
+    pub id: u32,
+}
+
+/// Sessions and groups share the trie: even numbers are sessions, odd ones groups.
+pub(super) fn session_subscriber(index: u32) -> u32 {
+    index << 1
+}
+
+pub(super) fn group_subscriber(index: u32) -> u32 {
+    index << 1 | 1
+}
+
+/// One receiver of a topic, all its matching subscriptions merged.
+#[derive(Debug)]
+pub(super) struct Target {
+    session: u32,
+    serial: u32,
+    qos: QoS,
+    retain_as_published: bool,
+    ids: SubscriptionIds,
+}
+
+/// Everyone a topic goes to.
+#[derive(Debug, Default)]
+pub(super) struct Route {
+    topic: String,
+    subscriptions: u64,
+    interest: u64,
+    targets: Vec<Target>,
+    groups: Vec<u32>,
+    /// The other shards that may have receivers.
+    peers: u64,
+}
+
+/// Where in a route being built a session stands, to merge its subscriptions.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    epoch: u32,
+    /// By session: the epoch, and the place in the route.
+    places: Vec<(u32, u32)>,
+}
+
+/// Who brought a message: what waits while it goes out.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source {
+    Conn(ConnId, Option<(PacketType, u16)>),
+    Peer(ShardId),
+    Within,
+}
+
+/// A message with more receivers than one slice.
+#[derive(Debug)]
+pub(super) struct Fan {
+    source: Source,
+    message: Message,
+    route: Box<Route>,
+    at: usize,
+}
+
+/// The bytes of a 3.x QoS 0 PUBLISH as it came in: for a 3.x receiver at QoS 0 they are what goes out.
+type Raw<'a> = Option<&'a [u8]>;
+
+/// A message to be delivered at QoS 0, in every form there is of it.
+#[derive(Clone, Copy)]
+pub(super) struct Qos0<'a> {
+    pub publication: &'a Publication<'a>,
+    pub raw: Raw<'a>,
+    pub kept: Option<&'a Message>,
+}
+
+impl Shard {
+    pub(super) fn on_publish(&mut self, id: ConnId, frame: Frame<'_>) -> Flow {
+        if self.credit_spent() {
+            self.credit_wait = true;
+            self.pause(id, Pause::Credit);
+        }
+        let max_alias = self.config.max_topic_alias;
+        let now = self.now;
+        let Shard { conns, bytes, .. } = self;
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+            return Flow::Closed;
+        };
+        let version = conn.link.version;
+        let mut publish = match Publish::decode(version, frame) {
+            Ok(publish) => publish,
+            Err(error) => {
+                self.close_for(id, Some(frame), &error);
+                return Flow::Closed;
+            }
+        };
+        let mut aliased = String::new();
+        let mut expires_at = Instant::NEVER;
+        let mut forward = core::mem::take(bytes);
+        forward.clear();
+        let mut properties = publish.properties.raw();
+        if !publish.properties.is_empty() {
+            let mut alias = None;
+            for property in publish.properties.iter() {
+                match property {
+                    Property::TopicAlias(n) => alias = Some(n),
+                    Property::MessageExpiryInterval(s) => expires_at = now + Duration::from_secs(s.into()),
+                    // [MQTT-3.3.4-6]
+                    Property::SubscriptionIdentifier(_) => {
+                        return self.fail(
+                            id,
+                            ReasonCode::ProtocolError,
+                            "PUBLISH with a subscription identifier",
+                        );
+                    }
+                    other => {
+                        let _ = other.encode(&mut forward);
+                    }
+                }
+            }
+            properties = &forward;
+            if let Some(alias) = alias {
+                match conn.link.resolve_alias(publish.topic, alias, max_alias) {
+                    Ok(topic) if publish.topic.is_empty() => aliased.push_str(topic),
+                    Ok(_) => {}
+                    Err(reason) => return self.fail(id, reason, "the topic alias is not one"),
+                }
+            }
+        }
+        if publish.topic.is_empty() {
+            publish.topic = &aliased;
+        }
+        let publication = Publication {
+            topic: publish.topic,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties,
+            payload: publish.payload,
+            expires_at,
+            id: MessageId::default(),
+        };
+        let raw = (frame.first == 0x30 && !version.is_v5()).then_some(frame.raw);
+        let flow = self.accept_publish(id, publish.packet_id, &publication, raw);
+        forward.clear();
+        if forward.capacity() > self.bytes.capacity() {
+            self.bytes = forward;
+        }
+        match flow {
+            Flow::Continue if self.conn(id).is_some_and(|c| c.paused != 0) => Flow::Pause,
+            other => other,
+        }
+    }
+
+    /// Checks a PUBLISH against what only the broker knows, routes it and acknowledges it.
+    fn accept_publish(
+        &mut self,
+        id: ConnId,
+        packet_id: u16,
+        publication: &Publication<'_>,
+        raw: Raw<'_>,
+    ) -> Flow {
+        let qos = publication.qos;
+        let receive_maximum = usize::from(self.config.max_inflight_messages.max(1));
+        let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+        self.counters.publish_received += 1;
+        let Some(conn) = self.conns[id.index as usize].as_mut() else { return Flow::Closed };
+        let (session, v5) = (conn.session, conn.link.version.is_v5());
+        let mut route = conn.route.take().unwrap_or_default();
+        if qos != QoS::AtMostOnce {
+            let incoming = &mut self.sessions[session].incoming;
+            let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
+            // [MQTT-3.3.4-7]; 3.x has no such limit to break.
+            if v5 && !known && conn.link.pending_acks() + incoming.len() >= receive_maximum {
+                return self.fail(
+                    id,
+                    ReasonCode::ReceiveMaximumExceeded,
+                    "more messages in flight than allowed",
+                );
+            }
+            if known {
+                // [MQTT-4.3.3-10]: it was routed when it came first.
+                conn.route = Some(route);
+                return self.acknowledge(id, 0, kind, packet_id, ReasonCode::Success);
+            }
+        }
+        if publication.retain && !self.config.retain_available {
+            return self.fail(id, ReasonCode::RetainNotSupported, "retained messages are switched off");
+        }
+        if !self.route_holds(&route, publication.topic) {
+            if separators(publication.topic) > usize::from(self.config.max_topic_separators) {
+                return self.fail(id, ReasonCode::TopicNameInvalid, "the topic has too many levels");
+            }
+            let subject = self.sessions[session].subject();
+            if !self.config.rights.may_publish(subject, publication.topic) {
+                debug!(
+                    "Denied PUBLISH of {} to {}.",
+                    subject.client_id.escape_debug(),
+                    publication.topic.escape_debug()
+                );
+                return self.acknowledge(
+                    id,
+                    0,
+                    kind,
+                    packet_id,
+                    if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success },
+                );
+            }
+            self.build_route(&mut route, publication.topic, session);
+        }
+        if qos == QoS::ExactlyOnce {
+            self.sessions[session].incoming.begin(packet_id);
+        }
+        let publication = Publication { id: self.next_message_id(), ..*publication };
+        let nobody = route.targets.is_empty() && route.groups.is_empty() && route.peers == 0;
+        let mut kept = None;
+        let elsewhere = self.send_elsewhere(&publication, &route, &mut kept);
+        let gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
+        let ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
+        let done = self.deliver(&publication, &route, 0, raw, &mut kept);
+        if done < route.targets.len() {
+            let message = kept.unwrap_or_else(|| self.keep(&publication));
+            let fan = Fan { source: Source::Conn(id, ack), message, route, at: done };
+            self.work.push_back(Work::Fan(fan));
+            self.pause(id, Pause::Fan);
+            return Flow::Pause;
+        }
+        if let Some(conn) = self.conn(id) {
+            conn.route = Some(route);
+        }
+        let reason = if nobody && v5 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        match ack {
+            Some((kind, packet_id)) => self.acknowledge(id, gate, kind, packet_id, reason),
+            None => Flow::Continue,
+        }
+    }
+
+    /// Acknowledges a PUBLISH, in order, when `gate` opens.
+    fn acknowledge(
+        &mut self,
+        id: ConnId,
+        gate: u64,
+        kind: PacketType,
+        packet_id: u16,
+        reason: ReasonCode,
+    ) -> Flow {
+        if packet_id == 0 {
+            return Flow::Continue;
+        }
+        let Shard { conns, pool, opened, .. } = self;
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+            return Flow::Closed;
+        };
+        if conn.link.acknowledge(pool, gate, *opened, kind, packet_id, reason) {
+            self.mark_dirty(id);
+            return self.after_answer(id);
+        }
+        self.wait_for_gate(id);
+        Flow::Continue
+    }
+
+    /// Publishes what no connection brought: a will, a report.
+    pub(super) fn publish_from_within(&mut self, message: &Message) {
+        self.publish_within(message.as_publication());
+    }
+
+    pub(super) fn publish_within(&mut self, mut publication: Publication<'_>) {
+        publication.id = self.next_message_id();
+        let mut route = self.route.take().unwrap_or_default();
+        self.build_route(&mut route, publication.topic, NO_SESSION);
+        let mut kept = None;
+        self.send_elsewhere(&publication, &route, &mut kept);
+        self.deliver_or_queue(Source::Within, &publication, route, kept);
+    }
+
+    /// Delivers what another shard sent to this one's subscribers. True if it is done.
+    pub(super) fn publish_from_peer(&mut self, from: ShardId, message: Message) -> bool {
+        let publication = message.as_publication();
+        let mut route = self.route.take().unwrap_or_default();
+        if !self.route_holds(&route, publication.topic) {
+            self.build_route(&mut route, publication.topic, NO_SESSION);
+        }
+        if publication.retain {
+            self.retained.saw_live(&publication);
+        }
+        self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
+    }
+
+    fn deliver_or_queue(
+        &mut self,
+        source: Source,
+        publication: &Publication<'_>,
+        route: Box<Route>,
+        mut kept: Option<Message>,
+    ) -> bool {
+        let done = self.deliver(publication, &route, 0, None, &mut kept);
+        if done < route.targets.len() {
+            let message = kept.unwrap_or_else(|| self.keep(publication));
+            self.work.push_back(Work::Fan(Fan { source, message, route, at: done }));
+            return false;
+        }
+        self.route = Some(route);
+        true
+    }
+
+    pub(super) fn continue_fan(&mut self, mut fan: Fan) {
+        let message = fan.message.clone();
+        fan.at =
+            self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
+        if fan.at < fan.route.targets.len() {
+            return self.work.push_back(Work::Fan(fan));
+        }
+        match fan.source {
+            Source::Within => {}
+            Source::Peer(from) => self.peer_goes_on(from),
+            Source::Conn(id, ack) => {
+                if let Some(conn) = self.conn(id) {
+                    conn.route = Some(fan.route);
+                }
+                if let Some((kind, packet_id)) = ack {
+                    // What went to other shards before this has been waited for long enough.
+                    let gate = self.gate();
+                    self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
+                }
+                self.resume(id, Pause::Fan);
+            }
+        }
+    }
+
+    fn route_holds(&self, route: &Route, topic: &str) -> bool {
+        route.topic == topic
+            && route.subscriptions == self.subscriptions.generation()
+            && route.interest == self.interest.generation()
+    }
+
+    /// Finds out who `topic` goes to. `publisher` is a session, or [`NO_SESSION`].
+    pub(super) fn build_route(&mut self, route: &mut Route, topic: &str, publisher: u32) {
+        let Shard { subscriptions, scratch, marks, sessions, config, .. } = self;
+        route.targets.clear();
+        route.groups.clear();
+        marks.epoch = marks.epoch.wrapping_add(1);
+        subscriptions.matches(topic, scratch, |subscriber, subscription| {
+            if subscriber & 1 == 1 {
+                return route.groups.push(subscriber >> 1);
+            }
+            let index = subscriber >> 1;
+            if subscription.no_local && index == publisher {
+                return; // [MQTT-3.8.3-3]
+            }
+            if marks.places.len() <= index as usize {
+                marks.places.resize(index as usize + 1, (marks.epoch.wrapping_sub(1), 0));
+            }
+            let mark = &mut marks.places[index as usize];
+            if mark.0 == marks.epoch {
+                // One copy with the highest QoS and all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-4].
+                let target = &mut route.targets[mark.1 as usize];
+                target.qos = target.qos.max(subscription.qos);
+                target.retain_as_published |= subscription.retain_as_published;
+                return target.ids.push(subscription.id);
+            }
+            let Some(session) = sessions.get(index) else { return };
+            if !config.rights.may_receive(session.subject(), topic) {
+                return;
+            }
+            *mark = (marks.epoch, route.targets.len() as u32);
+            let mut ids = SubscriptionIds::None;
+            ids.push(subscription.id);
+            route.targets.push(Target {
+                session: index,
+                serial: session.serial,
+                qos: subscription.qos,
+                retain_as_published: subscription.retain_as_published,
+                ids,
+            });
+        });
+        route.topic.clear();
+        route.topic.push_str(topic);
+        route.subscriptions = self.subscriptions.generation();
+        route.interest = self.interest.generation();
+        route.peers = self.interest.shards(topic);
+    }
+
+    /// Everything but the local sessions: the retained store, other shards, shared subscriptions.
+    /// True if other shards were told.
+    fn send_elsewhere(
+        &mut self,
+        publication: &Publication<'_>,
+        route: &Route,
+        kept: &mut Option<Message>,
+    ) -> bool {
+        let mut told = false;
+        if publication.retain {
+            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            let home = self.placement.shard(publication.topic.as_bytes());
+            if home == self.id {
+                self.retained.store(message);
+            } else {
+                self.send_to_peer(home, PeerMessage::Retain(message));
+                told = true;
+            }
+            self.retained.saw_live(publication);
+        }
+        if route.peers != 0 {
+            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            for to in (0..self.shards).filter(|&to| route.peers >> to & 1 == 1) {
+                self.send_to_peer(to, PeerMessage::Publish(message.clone()));
+            }
+            told = true;
+        }
+        if !route.groups.is_empty() {
+            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            for &group in &route.groups {
+                told |= self.deliver_to_group(group, &message);
+            }
+        }
+        told
+    }
+
+    /// Delivers to at most [`SLICE`] targets from `at`; returns where to go on.
+    fn deliver(
+        &mut self,
+        publication: &Publication<'_>,
+        route: &Route,
+        at: usize,
+        raw: Raw<'_>,
+        kept: &mut Option<Message>,
+    ) -> usize {
+        let end = route.targets.len().min(at + SLICE);
+        for target in &route.targets[at..end] {
+            let qos = publication.qos.min(target.qos);
+            let retain = publication.retain && target.retain_as_published;
+            if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
+                continue;
+            }
+            if qos == QoS::AtMostOnce {
+                let message = Qos0 { publication, raw, kept: kept.as_ref() };
+                self.deliver_now(target.session, &target.ids, retain, message);
+            } else {
+                let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+                let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0 };
+                self.enqueue(target.session, delivery);
+            }
+        }
+        end
+    }
+
+    /// Writes a QoS 0 message to a session that is connected, or drops it.
+    pub(super) fn deliver_now(
+        &mut self,
+        session: u32,
+        ids: &SubscriptionIds,
+        retain: bool,
+        message: Qos0<'_>,
+    ) {
+        let soft = self.config.output_soft_bytes;
+        let now = self.now;
+        let Shard { sessions, conns, pool, counters, dirty, .. } = self;
+        let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        if conn.blocked && conn.link.outbox.len() > soft {
+            counters.publish_dropped += 1;
+            return;
+        }
+        match message.raw {
+            Some(bytes) if !conn.link.version.is_v5() && !retain => {
+                conn.link.outbox.writer(pool).extend_from_slice(bytes);
+            }
+            _ => {
+                let publication = message.publication;
+                let publish = OutgoingPublish {
+                    topic: publication.topic.as_bytes(),
+                    properties: publication.properties,
+                    payload: message.kept.map_or(Payload::Bytes(publication.payload), Payload::Kept),
+                    expires_at: publication.expires_at,
+                    qos: QoS::AtMostOnce,
+                    dup: false,
+                    retain,
+                    packet_id: 0,
+                    ids,
+                };
+                if conn.link.put_publish(pool, now, &publish) == Sent::TooLarge {
+                    counters.publish_dropped += 1; // [MQTT-3.1.2-25]
+                    return;
+                }
+            }
+        }
+        counters.publish_sent += 1;
+        if !conn.dirty {
+            conn.dirty = true;
+            dirty.push(id);
+        }
+    }
+
+    /// Queues a QoS 1 or 2 message for a session and sends what its window allows. A session that is full
+    /// drops it.
+    pub(super) fn enqueue(&mut self, index: u32, delivery: Delivery) {
+        let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        let out = &mut session.outgoing;
+        let queued = out.queued_bytes() + delivery.message.size() as u64;
+        if out.queued() > 0 && (out.queued() >= most || queued > most_bytes) {
+            self.counters.publish_dropped += 1;
+            return;
+        }
+        out.push(delivery);
+        if session.conn.is_some() {
+            self.pump(index);
+        }
+    }
+
+    pub(super) fn on_puback(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
+        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        match self.sessions[index].outgoing.on_puback(ack.packet_id) {
+            Acked::Unknown => self.unknown_ack(id),
+            _ => {
+                self.pump(index);
+                Flow::Continue
+            }
+        }
+    }
+
+    pub(super) fn on_pubrec(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
+        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        let reason = match self.sessions[index].outgoing.on_pubrec(ack.packet_id, ack.reason) {
+            Acked::Release => ReasonCode::Success,
+            Acked::Done(_) => {
+                self.pump(index);
+                return Flow::Continue;
+            }
+            // [MQTT-4.3.3-8]: a PUBREL answers every PUBREC; 5.0 says that nothing is known of it.
+            Acked::Unknown if ack.reason.is_error() => return Flow::Continue,
+            Acked::Unknown => ReasonCode::PacketIdentifierNotFound,
+        };
+        self.put_ack(id, PacketType::PubRel, ack.packet_id, reason)
+    }
+
+    pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
+        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        let known = self.sessions[index].incoming.release(ack.packet_id);
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.put_ack(id, PacketType::PubComp, ack.packet_id, reason)
+    }
+
+    pub(super) fn on_pubcomp(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
+        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        match self.sessions[index].outgoing.on_pubcomp(ack.packet_id) {
+            Acked::Unknown => self.unknown_ack(id),
+            _ => {
+                self.pump(index);
+                Flow::Continue
+            }
+        }
+    }
+
+    fn session_index_of(&mut self, id: ConnId) -> Option<u32> {
+        self.conn(id).map(|c| c.session)
+    }
+
+    fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16, reason: ReasonCode) -> Flow {
+        let Shard { conns, pool, .. } = self;
+        if let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) {
+            conn.link.put_ack(pool, kind, packet_id, reason);
+            self.mark_dirty(id);
+        }
+        self.after_answer(id)
+    }
+
+    /// An acknowledgement of nothing: harmless after a session was lost, so it is let pass.
+    fn unknown_ack(&mut self, id: ConnId) -> Flow {
+        debug!("An acknowledgement of no message in flight on connection {}.", id.index);
+        Flow::Continue
+    }
+}

@@ -1,0 +1,365 @@
+//! Retained messages: the store of those whose topics live here, and their replay to new subscribers.
+//!
+//! A replay goes in slices, no faster than its client reads, and survives changes of the store meanwhile
+//! (a cursor of [`Tree`]). Messages that live on other shards are asked for and come in portions.
+//!
+//! A live message may overtake an older retained one on its way from another shard. The last few
+//! live ones are remembered while portions are awaited, and an older one of the same topic and origin dropped.
+
+use super::io::ShardId;
+use super::peer::{PeerMessage, ReplayKey, SessionKey};
+use super::publish::{Qos0, Subscription};
+use super::{SLICE, Shard, Work};
+use crate::codec::QoS;
+use crate::message::{Message, MessageId, Publication};
+use crate::session::{Delivery, SubscriptionIds};
+use crate::table::{HashKey, Slab};
+use crate::time::Instant;
+use crate::topic::tree::{CursorId, Step, Tree};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// Replay waits while this much is still to be written to its client.
+pub(super) const PACE_BYTES: usize = 64 << 10;
+/// How many messages another shard sends before it waits to be asked for more.
+const PORTION: u32 = 256;
+/// How many live messages are remembered.
+const RECENT: usize = 1024;
+
+/// The retained messages of this shard's topics, and those it is sending to other shards.
+pub(super) struct Retained {
+    tree: Tree<Message>,
+    hash: HashKey,
+    serves: Slab<Serve>,
+    /// How many replays await messages of other shards.
+    awaited: u32,
+    recent: VecDeque<(u64, MessageId)>,
+}
+
+/// A replay for a subscriber of another shard.
+#[derive(Debug)]
+struct Serve {
+    to: ShardId,
+    key: ReplayKey,
+    cursor: CursorId,
+}
+
+/// A replay for a subscriber of this shard.
+#[derive(Debug)]
+pub(super) struct Replay {
+    session: SessionKey,
+    filter: Box<str>,
+    subscription: Subscription,
+    started: bool,
+    /// Whether it is on the list of work.
+    queued: bool,
+    cursor: Option<CursorId>,
+    /// The shards that have not sent everything.
+    awaited: u64,
+    /// The shards that wait to be asked for more, with the number of their side.
+    more: Vec<(ShardId, u32)>,
+}
+
+impl Retained {
+    pub fn new(hash: HashKey) -> Self {
+        Retained { tree: Tree::new(hash), hash, serves: Slab::new(), awaited: 0, recent: VecDeque::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// Stores a message, or removes the one of its topic if it is empty [MQTT-3.3.1-6].
+    pub fn store(&mut self, message: Message) {
+        if message.payload().is_empty() {
+            self.tree.remove(message.topic());
+        } else {
+            self.tree.insert(message.topic(), message.clone());
+        }
+    }
+
+    /// A message that is to be retained passed by live.
+    pub fn saw_live(&mut self, publication: &Publication<'_>) {
+        if self.awaited > 0 {
+            if self.recent.len() == RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((self.hash.hash(publication.topic.as_bytes()), publication.id));
+        }
+    }
+
+    fn is_overtaken(&self, message: &Message) -> bool {
+        if self.recent.is_empty() {
+            return false;
+        }
+        let (topic, id) = (self.hash.hash(message.topic_bytes()), message.id());
+        self.recent.iter().any(|(t, r)| *t == topic && r.origin == id.origin && r.count > id.count)
+    }
+
+    fn awaits(&mut self, one_more: bool) {
+        if one_more {
+            self.awaited += 1;
+        } else {
+            self.awaited -= 1;
+            if self.awaited == 0 {
+                self.recent = VecDeque::new();
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// A replay for a subscription of a session, to be started when its SUBACK has left.
+    pub(super) fn create_replay(&mut self, index: u32, filter: &str, subscription: Subscription) -> u32 {
+        let session = self.sessions[index].key(index);
+        let replay = self.replays.insert(Replay {
+            session,
+            filter: filter.into(),
+            subscription,
+            started: false,
+            queued: false,
+            cursor: None,
+            awaited: 0,
+            more: Vec::new(),
+        });
+        self.sessions[index].replays.push(replay);
+        replay
+    }
+
+    pub(super) fn start_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.get_mut(at) else { return };
+        replay.started = true;
+        let exact = !replay.filter.contains(['+', '#']);
+        let home = self.placement.shard(replay.filter.as_bytes());
+        if !exact || home == self.id {
+            replay.cursor = Some(self.retained.tree.cursor(&replay.filter));
+        }
+        let (key, filter) = (ReplayKey { session: replay.session, replay: at }, replay.filter.clone());
+        let asked = if exact { 1u64 << home } else { u64::MAX >> (64 - self.shards) } & !(1 << self.id);
+        replay.awaited = asked;
+        if asked != 0 {
+            self.retained.awaits(true);
+        }
+        for to in (0..self.shards).filter(|to| asked >> to & 1 == 1) {
+            self.send_to_peer(to, PeerMessage::ReplayBegin { key, filter: filter.clone() });
+        }
+        self.queue_replay(at);
+    }
+
+    fn queue_replay(&mut self, at: u32) {
+        if let Some(replay) = self.replays.get_mut(at)
+            && replay.started
+            && !replay.queued
+        {
+            replay.queued = true;
+            self.work.push_back(Work::Replay(at));
+            self.do_small_work();
+        }
+    }
+
+    /// Most replays are a handful of messages: they need not wait for the next turn.
+    fn do_small_work(&mut self) {
+        if self.work.len() == 1
+            && let Some(Work::Replay(at)) = self.work.pop_back()
+        {
+            self.continue_replay(at);
+        }
+    }
+
+    /// A session can take more: its replays go on.
+    pub(super) fn wake_replays(&mut self, index: u32) {
+        let Some(session) = self.sessions.get(index) else { return };
+        if session.replays.is_empty() {
+            return;
+        }
+        for at in session.replays.clone() {
+            if let Some(replay) = self.replays.get_mut(at)
+                && replay.started
+                && !replay.queued
+            {
+                replay.queued = true;
+                self.work.push_back(Work::Replay(at));
+            }
+        }
+    }
+
+    /// Whether a session's client keeps up with what it has been sent.
+    fn keeps_up(&self, index: u32) -> bool {
+        let Some(session) = self.sessions.get(index) else { return false };
+        let conn = session.conn.and_then(|id| self.conns.get(id.index as usize)).and_then(Option::as_ref);
+        session.outgoing.queued() == 0 && conn.is_some_and(|c| c.link.outbox.len() < PACE_BYTES)
+    }
+
+    pub(super) fn continue_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.get_mut(at) else { return };
+        replay.queued = false;
+        let key = replay.session;
+        let Some(index) = self.session_of(key) else { return self.end_replay(at) };
+        let mut budget = SLICE as u32;
+        while let Some(cursor) = self.replays.get(at).and_then(|r| r.cursor) {
+            // Parked: `wake_replays` comes when there is room, or a connection again.
+            if !self.keeps_up(index) {
+                return;
+            }
+            match self.retained.tree.next(cursor, &mut budget) {
+                Step::Item(message) => {
+                    let message = message.clone();
+                    self.replay_message(index, at, &message);
+                }
+                Step::Paused => {
+                    if let Some(replay) = self.replays.get_mut(at) {
+                        replay.queued = true;
+                        self.work.push_back(Work::Replay(at));
+                    }
+                    return;
+                }
+                Step::Done => {
+                    self.retained.tree.close(cursor);
+                    if let Some(replay) = self.replays.get_mut(at) {
+                        replay.cursor = None;
+                    }
+                }
+            }
+        }
+        let keeps_up = self.keeps_up(index);
+        let Some(replay) = self.replays.get_mut(at) else { return };
+        if replay.awaited == 0 {
+            self.end_replay(at);
+        } else if keeps_up {
+            for (to, serve) in core::mem::take(&mut replay.more) {
+                self.send_to_peer(
+                    to,
+                    PeerMessage::ReplayMore { serve, key: ReplayKey { session: key, replay: at } },
+                );
+            }
+        }
+    }
+
+    /// Sends one retained message to a session.
+    fn replay_message(&mut self, index: u32, at: u32, message: &Message) {
+        let Some(replay) = self.replays.get(at) else { return };
+        let subscription = replay.subscription;
+        if message.expires_at() <= self.now {
+            return;
+        }
+        let Some(session) = self.sessions.get(index) else { return };
+        if !self.config.rights.may_receive(session.subject(), message.topic()) {
+            return;
+        }
+        let qos = message.qos().min(subscription.qos); // [MQTT-3.8.4-8]
+        let mut ids = SubscriptionIds::None;
+        ids.push(subscription.id);
+        if qos != QoS::AtMostOnce {
+            let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0 };
+            return self.enqueue(index, delivery);
+        }
+        let publication = message.as_publication();
+        self.deliver_now(
+            index,
+            &ids,
+            true,
+            Qos0 { publication: &publication, raw: None, kept: Some(message) },
+        );
+    }
+
+    pub(super) fn end_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.remove(at) else { return };
+        if let Some(cursor) = replay.cursor {
+            self.retained.tree.close(cursor);
+        }
+        if replay.awaited != 0 {
+            self.retained.awaits(false);
+        }
+        let key = ReplayKey { session: replay.session, replay: at };
+        // Those that wait to be asked need not wait any longer.
+        for (to, serve) in replay.more {
+            self.send_to_peer(to, PeerMessage::ReplayCancel { serve, key });
+        }
+        if let Some(index) = self.session_of(replay.session) {
+            self.sessions[index].replays.retain(|&r| r != at);
+            if self.sessions[index].replays.is_empty() {
+                self.sessions[index].replays = Vec::new();
+            }
+        }
+    }
+
+    /// The replay a message of another shard belongs to, if it still goes on.
+    fn replay_of(&self, key: ReplayKey) -> Option<u32> {
+        self.replays.get(key.replay).filter(|r| r.session == key.session).map(|_| key.replay)
+    }
+
+    pub(super) fn on_replay_item(&mut self, key: ReplayKey, message: &Message) {
+        if self.replay_of(key).is_some()
+            && let Some(index) = self.session_of(key.session)
+            && !self.retained.is_overtaken(message)
+        {
+            self.replay_message(index, key.replay, message);
+        }
+    }
+
+    /// Another shard has sent a portion (`serve` names its side), or all it has.
+    pub(super) fn on_replay_pause(&mut self, from: ShardId, key: ReplayKey, serve: Option<u32>) {
+        let Some(at) = self.replay_of(key) else {
+            if let Some(serve) = serve {
+                self.send_to_peer(from, PeerMessage::ReplayCancel { serve, key });
+            }
+            return;
+        };
+        let replay = &mut self.replays[at];
+        match serve {
+            Some(serve) => replay.more.push((from, serve)),
+            None => {
+                let before = replay.awaited;
+                replay.awaited &= !(1 << from);
+                if before != 0 && replay.awaited == 0 {
+                    self.retained.awaits(false);
+                }
+            }
+        }
+        self.queue_replay(at);
+    }
+
+    pub(super) fn on_replay_begin(&mut self, from: ShardId, key: ReplayKey, filter: &str) {
+        let cursor = self.retained.tree.cursor(filter);
+        let serve = self.retained.serves.insert(Serve { to: from, key, cursor });
+        self.continue_serve(serve);
+    }
+
+    pub(super) fn on_replay_more(&mut self, from: ShardId, key: ReplayKey, serve: u32, go_on: bool) {
+        let serves = &mut self.retained.serves;
+        if !serves.get(serve).is_some_and(|s| s.to == from && s.key == key) {
+            return;
+        }
+        if go_on {
+            self.continue_serve(serve);
+        } else if let Some(serve) = serves.remove(serve) {
+            self.retained.tree.close(serve.cursor);
+        }
+    }
+
+    pub(super) fn continue_serve(&mut self, at: u32) {
+        let now: Instant = self.now;
+        let Some(serve) = self.retained.serves.get(at) else { return };
+        let (to, key, cursor) = (serve.to, serve.key, serve.cursor);
+        let mut budget = SLICE as u32;
+        let mut left = PORTION;
+        while left > 0 {
+            match self.retained.tree.next(cursor, &mut budget) {
+                Step::Item(message) if message.expires_at() <= now => {}
+                Step::Item(message) => {
+                    let message = message.clone();
+                    left -= 1;
+                    self.send_to_peer(to, PeerMessage::ReplayItem { key, message });
+                }
+                Step::Paused => return self.work.push_back(Work::Serve(at)),
+                Step::Done => {
+                    self.retained.tree.close(cursor);
+                    self.retained.serves.remove(at);
+                    return self.send_to_peer(to, PeerMessage::ReplayEnd { key });
+                }
+            }
+        }
+        self.send_to_peer(to, PeerMessage::ReplayPortion { key, serve: at });
+    }
+}

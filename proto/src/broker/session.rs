@@ -1,0 +1,257 @@
+//! Sessions: what outlives a connection, wills, and how a session ends.
+
+use super::Shard;
+use super::conn::Cause;
+use super::io::ConnId;
+use super::peer::{PeerMessage, SessionKey};
+use super::publish::session_subscriber;
+use super::rights::Subject;
+use super::timer::Timer;
+use crate::codec::PacketType;
+use crate::message::Message;
+use crate::session::{Incoming, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use log::info;
+
+/// A will, from CONNECT until it is published or deleted.
+#[derive(Debug)]
+pub(super) struct Will {
+    pub message: Message,
+    pub delay_s: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Tells the users of one place apart.
+    pub serial: u32,
+    pub client_id: Box<str>,
+    /// The user it belongs to.
+    pub username: Option<Box<str>>,
+    pub conn: Option<ConnId>,
+    /// Session Expiry Interval: 0 ends with the connection, `u32::MAX` never.
+    pub expiry_s: u32,
+    /// When it ends, while there is no connection.
+    pub expires_at: Instant,
+    pub will: Option<Box<Will>>,
+    /// When the will is published, while there is no connection.
+    pub will_at: Instant,
+    pub outgoing: Outgoing,
+    pub incoming: Incoming,
+    /// Shared subscriptions.
+    pub shares: Vec<super::share::Membership>,
+    /// Its places in the list of replays.
+    pub replays: Vec<u32>,
+}
+
+impl Session {
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { client_id: &self.client_id, username: self.username.as_deref() }
+    }
+
+    pub fn key(&self, index: u32) -> SessionKey {
+        SessionKey { index, serial: self.serial }
+    }
+}
+
+impl Shard {
+    pub(super) fn find_session(&self, client_id: &str) -> Option<u32> {
+        self.session_index.find(self.hash.hash(client_id.as_bytes()), |i| {
+            self.sessions.get(i).is_some_and(|s| *s.client_id == *client_id)
+        })
+    }
+
+    pub(super) fn create_session(&mut self, client_id: String, username: Option<Box<str>>) -> u32 {
+        self.last_serial = self.last_serial.wrapping_add(1);
+        let key = self.hash.hash(client_id.as_bytes());
+        let index = self.sessions.insert(Session {
+            serial: self.last_serial,
+            client_id: client_id.into_boxed_str(),
+            username,
+            conn: None,
+            expiry_s: 0,
+            expires_at: Instant::NEVER,
+            will: None,
+            will_at: Instant::NEVER,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            shares: Vec::new(),
+            replays: Vec::new(),
+        });
+        let Shard { sessions, session_index, hash, .. } = self;
+        session_index
+            .insert(key, index, |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())));
+        index
+    }
+
+    /// The session a key of some time ago means, if it is still that one.
+    pub(super) fn session_of(&self, key: SessionKey) -> Option<u32> {
+        self.sessions.get(key.index).filter(|s| s.serial == key.serial).map(|_| key.index)
+    }
+
+    /// The connection of a session is gone, for the reason given.
+    pub(super) fn on_connection_lost(&mut self, index: u32, cause: Cause) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        session.conn = None;
+        session.outgoing.interrupt();
+        // [MQTT-3.1.2-10]; nobody is left to read the wills of a broker that stops.
+        if matches!(cause, Cause::Disconnect { with_will: false } | Cause::Operator) {
+            session.will = None;
+        }
+        self.tell_share_owners(index, false);
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        if matches!(cause, Cause::TakenOver) {
+            return;
+        }
+        if session.expiry_s == 0 {
+            return self.end_session(index);
+        }
+        if session.expiry_s != u32::MAX {
+            session.expires_at = now + Duration::from_secs(session.expiry_s.into());
+            self.timers.arm(session.expires_at, Timer::Session(index));
+        }
+        if let Some(will) = &session.will {
+            session.will_at = now + Duration::from_secs(will.delay_s.into());
+            let at = session.will_at;
+            if at <= now {
+                self.publish_will(index);
+            } else {
+                self.timers.arm(at, Timer::Session(index));
+            }
+        }
+    }
+
+    pub(super) fn on_session_timer(&mut self, index: u32) {
+        let now = self.now;
+        let Some(session) = self.sessions.get(index) else { return };
+        if session.conn.is_some() {
+            return;
+        }
+        let (will_at, expires_at) = (session.will_at, session.expires_at);
+        if will_at <= now {
+            self.publish_will(index);
+        }
+        if expires_at <= now {
+            self.counters.clients_expired += 1;
+            if let Some(session) = self.sessions.get(index) {
+                info!("Session of client {} expired.", session.client_id.escape_debug());
+            }
+            self.end_session(index);
+        }
+    }
+
+    /// Publishes the will of a session, once.
+    pub(super) fn publish_will(&mut self, index: u32) {
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        session.will_at = Instant::NEVER;
+        let Some(will) = session.will.take() else { return };
+        // Rights may have changed since CONNECT.
+        if self.config.rights.may_publish(session.subject(), will.message.topic()) {
+            let mut publication = will.message.as_publication();
+            if publication.expires_at != Instant::NEVER {
+                // Until now it was a span: it counts from here.
+                publication.expires_at = self.now + publication.expires_at.since(Instant::ZERO);
+            }
+            self.publish_within(publication);
+        }
+    }
+
+    /// Ends a session: its will is due now [MQTT-3.1.2-8], everything else is forgotten.
+    pub(super) fn end_session(&mut self, index: u32) {
+        self.publish_will(index);
+        self.clear_session(index);
+        let Shard { sessions, session_index, hash, .. } = self;
+        let Some(session) = sessions.get(index) else { return };
+        let key = hash.hash(session.client_id.as_bytes());
+        session_index.remove(
+            key,
+            |i| i == index,
+            |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())),
+        );
+        self.sessions.remove(index);
+    }
+
+    /// Forgets what a session subscribed to and what waits for it; un-acknowledged messages of shared
+    /// subscriptions go to other members [MQTT-4.8.2-5].
+    pub(super) fn clear_session(&mut self, index: u32) {
+        let Shard { subscriptions, interest, .. } = self;
+        let mut changes = Vec::new();
+        subscriptions.remove_subscriber(session_subscriber(index), |filter, _| {
+            changes.extend(interest.count(filter, false).into_iter().flatten());
+        });
+        changes.into_iter().for_each(|c| {
+            self.announce(c);
+        });
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        let replays = core::mem::take(&mut session.replays);
+        let shares = core::mem::take(&mut session.shares);
+        let waiting: Vec<_> = session.outgoing.drain().collect();
+        session.incoming = Incoming::default();
+        replays.into_iter().for_each(|r| self.end_replay(r));
+        let key = self.sessions[index].key(index);
+        for share in &shares {
+            self.leave_share(&share.filter, key);
+        }
+        for delivery in waiting.into_iter().filter(|d| d.share != 0) {
+            if let Some(share) = shares.iter().find(|s| s.number == delivery.share) {
+                let message =
+                    PeerMessage::ShareReturn { filter: share.filter.clone(), message: delivery.message };
+                self.send_to_share_owner(&share.filter, message);
+            }
+        }
+    }
+
+    /// Sends what a session's window allows.
+    pub(super) fn pump(&mut self, index: u32) {
+        let now = self.now;
+        let Shard { sessions, conns, pool, counters, .. } = self;
+        let Some(session) = sessions.get_mut(index) else { return };
+        let Some(id) = session.conn else { return };
+        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        let mut any = false;
+        let expired = &mut 0;
+        while let Some(send) = session.outgoing.next(conn.link.send_window, now, |_| *expired += 1) {
+            any = true;
+            let (packet_id, dup, delivery) = match send {
+                ToSend::PubRel { packet_id } => {
+                    conn.link.put_ack(pool, PacketType::PubRel, packet_id, crate::codec::ReasonCode::Success);
+                    continue;
+                }
+                ToSend::Publish { packet_id, dup, delivery } => (packet_id, dup, delivery),
+            };
+            let message = &delivery.message;
+            let sent = conn.link.put_publish(
+                pool,
+                now,
+                &OutgoingPublish {
+                    topic: message.topic_bytes(),
+                    properties: message.properties(),
+                    payload: Payload::Kept(message),
+                    expires_at: message.expires_at(),
+                    qos: delivery.qos,
+                    dup,
+                    retain: delivery.retain,
+                    packet_id,
+                    ids: &delivery.ids,
+                },
+            );
+            if sent == Sent::TooLarge {
+                session.outgoing.discard(packet_id);
+                counters.publish_dropped += 1;
+            } else {
+                counters.publish_sent += 1;
+            }
+        }
+        counters.publish_dropped += *expired;
+        if any {
+            self.mark_dirty(id);
+        }
+        if self.sessions.get(index).is_some_and(|s| !s.replays.is_empty() && s.outgoing.queued() == 0) {
+            self.wake_replays(index);
+        }
+    }
+}

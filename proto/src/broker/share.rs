@@ -1,0 +1,245 @@
+//! Shared subscriptions: one shard owns each, knows its members wherever they live, and chooses.
+
+use super::Shard;
+use super::io::ShardId;
+use super::peer::{PeerMessage, SessionKey};
+use super::publish::{Qos0, Subscription, group_subscriber};
+use crate::codec::QoS;
+use crate::message::Message;
+use crate::session::{Delivery, SubscriptionIds};
+use crate::table::Slab;
+use crate::topic::TopicFilter;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// A member, as the owner knows it.
+#[derive(Debug)]
+struct Member {
+    shard: ShardId,
+    key: SessionKey,
+    connected: bool,
+}
+
+#[derive(Debug)]
+struct Group {
+    /// The whole filter, `$share/…`.
+    filter: Box<str>,
+    members: Vec<Member>,
+    /// Whose turn it is.
+    next: usize,
+}
+
+/// The shared subscriptions this shard owns.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: Slab<Group>,
+    by_filter: BTreeMap<Box<str>, u32>,
+    /// Joins to be confirmed when a gate opens.
+    joining: Vec<(u64, ShardId, SessionKey)>,
+}
+
+/// A shared subscription, as its member's session knows it.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub filter: Box<str>,
+    /// What deliveries through it are marked with.
+    pub number: u32,
+    qos: QoS,
+    id: u32,
+}
+
+impl Shard {
+    /// Sends a message to the owner of a shared subscription, which may be this shard.
+    pub(super) fn send_to_share_owner(&mut self, filter: &str, message: PeerMessage) {
+        let owner = self.placement.shard(filter.as_bytes());
+        if owner == self.id {
+            self.on_share_message(owner, message);
+        } else {
+            self.send_to_peer(owner, message);
+        }
+    }
+
+    /// What an owner is told by a member's shard.
+    pub(super) fn on_share_message(&mut self, from: ShardId, message: PeerMessage) {
+        match message {
+            PeerMessage::ShareJoin { filter, member, connected } => {
+                self.on_share_join(from, &filter, Member { shard: from, key: member, connected });
+            }
+            PeerMessage::ShareLeave { filter, member } => self.on_share_leave(from, &filter, member),
+            PeerMessage::ShareMember { filter, member, connected } => {
+                if let Some(group) = self.groups.by_filter.get(&filter).copied()
+                    && let Some(group) = self.groups.groups.get_mut(group)
+                    && let Some(known) = group.members.iter_mut().find(|m| m.shard == from && m.key == member)
+                {
+                    known.connected = connected;
+                }
+            }
+            PeerMessage::ShareReturn { filter, message } => {
+                if let Some(group) = self.groups.by_filter.get(&filter).copied() {
+                    self.deliver_to_group(group, &message);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A session subscribes. True if the owner will answer with [`PeerMessage::ShareJoined`].
+    pub(super) fn join_share(&mut self, index: u32, filter: &str, qos: QoS, id: u32) -> bool {
+        let session = &mut self.sessions[index];
+        let key = session.key(index);
+        match session.shares.iter_mut().find(|s| *s.filter == *filter) {
+            Some(known) => (known.qos, known.id) = (qos, id),
+            None => {
+                let number = session.shares.iter().map(|s| s.number).max().unwrap_or(0) + 1;
+                session.shares.push(Membership { filter: filter.into(), number, qos, id });
+                self.counters.shared_subscriptions += 1;
+            }
+        }
+        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected: true };
+        self.send_to_share_owner(filter, join);
+        self.placement.shard(filter.as_bytes()) != self.id
+    }
+
+    /// A session unsubscribes: whether it was a member.
+    pub(super) fn unjoin_share(&mut self, index: u32, filter: &str) -> bool {
+        let session = &mut self.sessions[index];
+        let key = session.key(index);
+        let Some(at) = session.shares.iter().position(|s| *s.filter == *filter) else { return false };
+        session.shares.remove(at);
+        self.leave_share(filter, key);
+        true
+    }
+
+    pub(super) fn leave_share(&mut self, filter: &str, member: SessionKey) {
+        self.counters.shared_subscriptions -= 1;
+        self.send_to_share_owner(filter, PeerMessage::ShareLeave { filter: filter.into(), member });
+    }
+
+    /// A session was connected or lost its connection.
+    pub(super) fn tell_share_owners(&mut self, index: u32, connected: bool) {
+        let Some(session) = self.sessions.get(index) else { return };
+        if session.shares.is_empty() {
+            return;
+        }
+        let member = session.key(index);
+        let filters: Vec<Box<str>> = session.shares.iter().map(|s| s.filter.clone()).collect();
+        for filter in filters {
+            self.send_to_share_owner(&filter.clone(), PeerMessage::ShareMember { filter, member, connected });
+        }
+    }
+
+    fn on_share_join(&mut self, from: ShardId, filter: &str, member: Member) {
+        let key = member.key;
+        let known = self.groups.by_filter.get(filter).copied();
+        let group = known.unwrap_or_else(|| {
+            let group = Group { filter: filter.into(), members: Vec::new(), next: 0 };
+            let group = self.groups.groups.insert(group);
+            self.groups.by_filter.insert(filter.into(), group);
+            group
+        });
+        let members = &mut self.groups.groups[group].members;
+        match members.iter_mut().find(|m| m.shard == from && m.key == key) {
+            Some(known) => *known = member,
+            None => members.push(member),
+        }
+        if known.is_none()
+            && let Ok(parsed) = TopicFilter::parse(filter)
+        {
+            let any =
+                Subscription { qos: QoS::ExactlyOnce, no_local: false, retain_as_published: false, id: 0 };
+            self.subscriptions.insert(parsed.filter(), group_subscriber(group), any);
+            for change in self.interest.count(parsed.filter(), true).into_iter().flatten() {
+                self.announce(change);
+            }
+        }
+        if self.shards == 1 {
+            return;
+        }
+        // All shards must know before the member is told; a gate covers what was just announced.
+        let gate = self.gate();
+        if from != self.id {
+            self.groups.joining.push((gate, from, key));
+        }
+    }
+
+    /// Gates opened: members may be told.
+    pub(super) fn release_joins(&mut self) {
+        let opened = self.opened;
+        let ready: Vec<_> = self.groups.joining.extract_if(.., |(gate, ..)| *gate <= opened).collect();
+        for (_, to, member) in ready {
+            self.send_to_peer(to, PeerMessage::ShareJoined { member });
+        }
+    }
+
+    fn on_share_leave(&mut self, from: ShardId, filter: &str, member: SessionKey) {
+        let Some(at) = self.groups.by_filter.get(filter).copied() else { return };
+        let group = &mut self.groups.groups[at];
+        group.members.retain(|m| m.shard != from || m.key != member);
+        if !group.members.is_empty() {
+            return;
+        }
+        self.groups.groups.remove(at);
+        self.groups.by_filter.remove(filter);
+        if let Ok(parsed) = TopicFilter::parse(filter) {
+            self.subscriptions.remove(parsed.filter(), group_subscriber(at));
+            for change in self.interest.count(parsed.filter(), false).into_iter().flatten() {
+                self.announce(change);
+            }
+        }
+    }
+
+    /// Gives a message to one member: connected ones in turn, one that is away only if none is
+    /// connected. True if that member lives on another shard.
+    pub(super) fn deliver_to_group(&mut self, at: u32, message: &Message) -> bool {
+        let Some(group) = self.groups.groups.get_mut(at) else { return false };
+        let count = group.members.len();
+        let turn = |connected: bool| {
+            (0..count).map(|i| (group.next + i) % count).find(|&i| group.members[i].connected == connected)
+        };
+        let Some(chosen) = turn(true).or_else(|| turn(false)) else { return false };
+        group.next = (chosen + 1) % count;
+        let member = &group.members[chosen];
+        let (shard, key) = (member.shard, member.key);
+        if shard != self.id {
+            let filter = group.filter.clone();
+            self.send_to_peer(
+                shard,
+                PeerMessage::ShareDeliver { filter, member: key, message: message.clone() },
+            );
+            return true;
+        }
+        let filter = core::mem::take(&mut group.filter);
+        self.on_share_deliver(&filter, key, message);
+        if let Some(group) = self.groups.groups.get_mut(at) {
+            group.filter = filter;
+        }
+        false
+    }
+
+    /// Delivers to the member that was chosen.
+    pub(super) fn on_share_deliver(&mut self, filter: &str, member: SessionKey, message: &Message) {
+        let Some(index) = self.session_of(member) else {
+            // It ended meanwhile: its owner hears of that too, and chooses another.
+            let filter: Box<str> = filter.into();
+            return self.send_to_share_owner(
+                &filter.clone(),
+                PeerMessage::ShareReturn { filter, message: message.clone() },
+            );
+        };
+        let session = &self.sessions[index];
+        let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else { return };
+        if !self.config.rights.may_receive(session.subject(), message.topic()) {
+            return;
+        }
+        let mut ids = SubscriptionIds::None;
+        ids.push(share.id);
+        let (qos, share) = (message.qos().min(share.qos), share.number); // [MQTT-4.8.2-3]
+        if qos == QoS::AtMostOnce {
+            let message = Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message) };
+            self.deliver_now(index, &ids, false, message);
+        } else {
+            self.enqueue(index, Delivery { message: message.clone(), qos, retain: false, ids, share });
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Moments to come back to, in one heap. An entry is never removed before its time: whoever armed it looks
+//! at its own state when it fires, and arms it again if the moment has moved.
+
+use crate::time::Instant;
+use alloc::collections::BinaryHeap;
+use core::cmp::Reverse;
+
+/// What a timer is about, with the place it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// CONNECT or keep alive of a connection.
+    Alive(u32),
+    /// A connection that takes no output.
+    Stalled(u32),
+    /// The will delay or expiry of a session.
+    Session(u32),
+    /// The next `$SYS` report.
+    Sys,
+}
+
+/// All timers of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(Instant, Timer)>>,
+}
+
+impl Timers {
+    /// Fires `timer` at `at`, never at [`Instant::NEVER`].
+    pub fn arm(&mut self, at: Instant, timer: Timer) {
+        if at != Instant::NEVER {
+            self.heap.push(Reverse((at, timer)));
+        }
+    }
+
+    /// The earliest moment.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// A timer whose moment has come.
+    pub fn due(&mut self, now: Instant) -> Option<Timer> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, timer))| timer)
+    }
+}

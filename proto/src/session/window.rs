@@ -1,0 +1,451 @@
+//! QoS 1 and 2, both ways: which packet ids are in use, what is to be sent again, what still waits.
+//!
+//! Messages in flight are kept in the order they were first sent, so their ids ascend (modulo 2^16) from
+//! the front, and an id is found by binary search. An id that is done leaves a mark until the
+//! front reaches it. If the oldest message is not acknowledged while 65,534 later ones are, sending stops:
+//! the next id would be in use.
+
+use crate::codec::{QoS, ReasonCode};
+use crate::message::Message;
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// The subscription identifiers a delivered message carries (5.0). Most carry none or one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SubscriptionIds {
+    /// No matching subscription has one.
+    #[default]
+    None,
+    /// One has.
+    One(u32),
+    /// Several overlapping ones have.
+    Many(Box<[u32]>),
+}
+
+impl SubscriptionIds {
+    /// The identifiers.
+    pub fn as_slice(&self) -> &[u32] {
+        match self {
+            SubscriptionIds::None => &[],
+            SubscriptionIds::One(id) => core::slice::from_ref(id),
+            SubscriptionIds::Many(ids) => ids,
+        }
+    }
+
+    /// Adds one; 0 stands for none.
+    pub fn push(&mut self, id: u32) {
+        if id == 0 {
+            return;
+        }
+        *self = match core::mem::take(self) {
+            SubscriptionIds::None => SubscriptionIds::One(id),
+            SubscriptionIds::One(first) => SubscriptionIds::Many(Box::new([first, id])),
+            SubscriptionIds::Many(ids) => {
+                let mut ids = ids.into_vec();
+                ids.push(id);
+                SubscriptionIds::Many(ids.into_boxed_slice())
+            }
+        };
+    }
+}
+
+/// A message for one receiver, with what was decided for that receiver.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    /// The quality of service to deliver it with, 1 or 2.
+    pub qos: QoS,
+    /// The RETAIN flag to send.
+    pub retain: bool,
+    /// The subscription identifiers to send.
+    pub ids: SubscriptionIds,
+    /// The shared subscription that chose this receiver, 0 for none: a number of the owner's.
+    pub share: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// PUBLISH sent, waiting for PUBACK or PUBREC.
+    Published,
+    /// PUBREL sent, waiting for PUBCOMP.
+    Released,
+    /// Finished; the entry waits for those before it.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    packet_id: u16,
+    stage: Stage,
+    qos: QoS,
+    /// `None` from PUBREC on: the receiver has the message.
+    delivery: Option<Delivery>,
+}
+
+/// What to put on the wire next.
+#[derive(Debug)]
+pub enum ToSend<'a> {
+    /// A PUBLISH.
+    Publish {
+        /// Its packet id.
+        packet_id: u16,
+        /// Whether it was sent on an earlier connection.
+        dup: bool,
+        /// What to send.
+        delivery: &'a Delivery,
+    },
+    /// A PUBREL, again.
+    PubRel {
+        /// Its packet id.
+        packet_id: u16,
+    },
+}
+
+/// What an acknowledgement did.
+#[derive(Debug)]
+pub enum Acked {
+    /// The message is done; here it is if it was still kept.
+    Done(Option<Delivery>),
+    /// The receiver has the message: send PUBREL.
+    Release,
+    /// No message in flight fits the packet.
+    Unknown,
+}
+
+/// Messages on their way out: in flight, then queued.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    last_id: u16,
+    /// How many entries in flight, from the front, have been sent on this connection.
+    sent: usize,
+    /// How many of those are not done.
+    on_wire: usize,
+    /// How many in flight are not done.
+    live: usize,
+    in_flight: VecDeque<InFlight>,
+    queue: VecDeque<Delivery>,
+    queue_bytes: u64,
+}
+
+impl Outgoing {
+    /// Whether nothing is in flight or queued.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0 && self.queue.is_empty()
+    }
+
+    /// How many messages are in flight.
+    pub fn in_flight(&self) -> usize {
+        self.live
+    }
+
+    /// How many messages are queued behind those in flight.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How many bytes the queued messages take up.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
+    /// Queues a message; [`Outgoing::next`] tells when to send it. The caller holds the limits.
+    pub fn push(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message.size() as u64;
+        self.queue.push_back(delivery);
+    }
+
+    /// The connection is gone: what is in flight will be sent again [MQTT-4.4.0-1].
+    pub fn interrupt(&mut self) {
+        self.sent = 0;
+        self.on_wire = 0;
+    }
+
+    /// What to send next, if `window` (the peer's Receive Maximum) allows more. A queued message that
+    /// expired is dropped instead; `expired` is called for it. One that was sent before never expires.
+    pub fn next(
+        &mut self,
+        window: u16,
+        now: Instant,
+        mut expired: impl FnMut(Delivery),
+    ) -> Option<ToSend<'_>> {
+        while let Some(entry) = self.in_flight.get(self.sent) {
+            if entry.stage != Stage::Done {
+                // [MQTT-3.3.4-9]
+                if self.on_wire >= usize::from(window) {
+                    return None;
+                }
+                self.sent += 1;
+                self.on_wire += 1;
+                let entry = &self.in_flight[self.sent - 1];
+                let packet_id = entry.packet_id;
+                return Some(match &entry.delivery {
+                    Some(delivery) => ToSend::Publish { packet_id, dup: true, delivery },
+                    None => ToSend::PubRel { packet_id },
+                });
+            }
+            self.sent += 1;
+        }
+        loop {
+            if self.queue.is_empty() || self.on_wire >= usize::from(window) {
+                return None;
+            }
+            let packet_id = self.free_id()?;
+            let delivery = self.queue.pop_front()?;
+            self.queue_bytes -= delivery.message.size() as u64;
+            if self.queue.is_empty() && self.queue.capacity() > 64 {
+                self.queue = VecDeque::new();
+            }
+            // [MQTT-3.3.2-5]
+            if delivery.message.expires_at() <= now {
+                expired(delivery);
+                continue;
+            }
+            self.last_id = packet_id;
+            self.sent += 1;
+            self.on_wire += 1;
+            self.live += 1;
+            let qos = delivery.qos;
+            self.in_flight.push_back(InFlight {
+                packet_id,
+                stage: Stage::Published,
+                qos,
+                delivery: Some(delivery),
+            });
+            let delivery = self.in_flight.back()?.delivery.as_ref()?;
+            return Some(ToSend::Publish { packet_id, dup: false, delivery });
+        }
+    }
+
+    /// The next packet id, unless the oldest message in flight still has it [MQTT-2.2.1-4].
+    fn free_id(&self) -> Option<u16> {
+        let id = if self.last_id == u16::MAX { 1 } else { self.last_id + 1 };
+        match self.in_flight.front() {
+            Some(front) if front.packet_id == id => None,
+            _ => Some(id),
+        }
+    }
+
+    /// The last message taken from [`Outgoing::next`] could not be sent (it is larger than the peer
+    /// takes): behave as if it had been [MQTT-3.1.2-25].
+    pub fn discard(&mut self, packet_id: u16) -> Option<Delivery> {
+        let at = self.find(packet_id)?;
+        self.finish(at)
+    }
+
+    fn find(&self, packet_id: u16) -> Option<usize> {
+        let first = self.in_flight.front()?.packet_id;
+        if packet_id == first {
+            return (self.in_flight[0].stage != Stage::Done).then_some(0);
+        }
+        let at = self
+            .in_flight
+            .binary_search_by_key(&packet_id.wrapping_sub(first), |e| e.packet_id.wrapping_sub(first))
+            .ok()?;
+        // What was not sent on this connection cannot be acknowledged on it.
+        (at < self.sent && self.in_flight[at].stage != Stage::Done).then_some(at)
+    }
+
+    /// Marks an entry done and drops the marks that are no longer in anyone's way.
+    fn finish(&mut self, at: usize) -> Option<Delivery> {
+        let entry = &mut self.in_flight[at];
+        entry.stage = Stage::Done;
+        let delivery = entry.delivery.take();
+        self.live -= 1;
+        if at < self.sent {
+            self.on_wire -= 1;
+        }
+        while self.in_flight.front().is_some_and(|e| e.stage == Stage::Done) {
+            self.in_flight.pop_front();
+            self.sent = self.sent.saturating_sub(1);
+        }
+        if self.in_flight.len() > 2 * self.live + 16 && self.sent == self.in_flight.len() {
+            self.in_flight.retain(|e| e.stage != Stage::Done);
+            self.sent = self.in_flight.len();
+        }
+        if self.in_flight.is_empty() && self.in_flight.capacity() > 32 {
+            self.in_flight = VecDeque::new();
+        }
+        delivery
+    }
+
+    /// A PUBACK came.
+    pub fn on_puback(&mut self, packet_id: u16) -> Acked {
+        match self.find(packet_id) {
+            Some(at) if self.in_flight[at].qos == QoS::AtLeastOnce => Acked::Done(self.finish(at)),
+            _ => Acked::Unknown,
+        }
+    }
+
+    /// A PUBREC came. With an error the message is done [MQTT-4.3.3-9].
+    pub fn on_pubrec(&mut self, packet_id: u16, reason: ReasonCode) -> Acked {
+        match self.find(packet_id) {
+            Some(at) if self.in_flight[at].qos == QoS::ExactlyOnce => {
+                if reason.is_error() {
+                    return Acked::Done(self.finish(at));
+                }
+                let entry = &mut self.in_flight[at];
+                entry.stage = Stage::Released;
+                entry.delivery = None;
+                Acked::Release
+            }
+            _ => Acked::Unknown,
+        }
+    }
+
+    /// A PUBCOMP came.
+    pub fn on_pubcomp(&mut self, packet_id: u16) -> Acked {
+        match self.find(packet_id) {
+            Some(at) if self.in_flight[at].stage == Stage::Released => Acked::Done(self.finish(at)),
+            _ => Acked::Unknown,
+        }
+    }
+
+    /// Takes everything that is not done and not yet with the receiver, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
+        let this = core::mem::take(self);
+        this.in_flight.into_iter().filter_map(|e| e.delivery).chain(this.queue)
+    }
+}
+
+/// The ids of QoS 2 messages that were received and not yet released [MQTT-4.3.3-10].
+#[derive(Debug, Default)]
+pub struct Incoming {
+    /// Ascending.
+    ids: Vec<u16>,
+}
+
+impl Incoming {
+    /// A QoS 2 PUBLISH came: whether it is a new one.
+    pub fn begin(&mut self, packet_id: u16) -> bool {
+        match self.ids.last() {
+            Some(&last) if last >= packet_id => match self.ids.binary_search(&packet_id) {
+                Ok(_) => false,
+                Err(at) => {
+                    self.ids.insert(at, packet_id);
+                    true
+                }
+            },
+            _ => {
+                self.ids.push(packet_id);
+                true
+            }
+        }
+    }
+
+    /// Whether the id of a QoS 2 PUBLISH is known.
+    pub fn contains(&self, packet_id: u16) -> bool {
+        self.ids.binary_search(&packet_id).is_ok()
+    }
+
+    /// A PUBREL came: whether its id was known.
+    pub fn release(&mut self, packet_id: u16) -> bool {
+        match self.ids.binary_search(&packet_id) {
+            Ok(at) => {
+                self.ids.remove(at);
+                if self.ids.is_empty() {
+                    self.ids = Vec::new();
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// How many messages are not released.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether all are released.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn delivery(name: &str, qos: QoS) -> Delivery {
+        let message = Message::new(name, b"", qos, false);
+        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0 }
+    }
+
+    fn sends(out: &mut Outgoing, window: u16) -> Vec<(u16, bool)> {
+        let mut all = vec![];
+        while let Some(send) = out.next(window, Instant::ZERO, |_| {}) {
+            all.push(match send {
+                ToSend::Publish { packet_id, dup, .. } => (packet_id, dup),
+                ToSend::PubRel { packet_id } => (packet_id + 10_000, false),
+            });
+        }
+        all
+    }
+
+    #[test]
+    fn the_window_holds_and_opens_with_each_acknowledgement() {
+        let mut out = Outgoing::default();
+        (0..5).for_each(|_| out.push(delivery("t", QoS::AtLeastOnce)));
+        assert_eq!(sends(&mut out, 2), [(1, false), (2, false)]);
+        assert!(matches!(out.on_puback(3), Acked::Unknown));
+        assert!(matches!(out.on_puback(2), Acked::Done(Some(_))));
+        assert!(matches!(out.on_puback(2), Acked::Unknown));
+        assert_eq!(sends(&mut out, 2), [(3, false)]);
+        assert!(matches!(out.on_puback(1), Acked::Done(_)));
+        assert!(matches!(out.on_puback(3), Acked::Done(_)));
+        assert_eq!(sends(&mut out, 2), [(4, false), (5, false)]);
+        assert_eq!((out.in_flight(), out.queued()), (2, 0));
+    }
+
+    #[test]
+    fn resend_keeps_the_original_order_and_stage() {
+        let mut out = Outgoing::default();
+        (0..4).for_each(|_| out.push(delivery("t", QoS::ExactlyOnce)));
+        sends(&mut out, 10);
+        assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release));
+        assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release), "a second PUBREC too");
+        assert!(matches!(out.on_puback(1), Acked::Unknown), "PUBACK does not end a QoS 2 message");
+        out.interrupt();
+        out.push(delivery("t", QoS::AtLeastOnce));
+        assert!(matches!(out.on_pubrec(3, ReasonCode::Success), Acked::Unknown), "not sent on this link");
+        assert_eq!(sends(&mut out, 3), [(1, true), (10_002, false), (3, true)], "a smaller window holds too");
+        assert!(matches!(out.on_pubcomp(2), Acked::Done(None)));
+        assert_eq!(sends(&mut out, 3), [(4, true)]);
+        assert!(matches!(out.on_pubrec(1, ReasonCode::QuotaExceeded), Acked::Done(Some(_))));
+        assert_eq!(sends(&mut out, 3), [(5, false)]);
+    }
+
+    #[test]
+    fn ids_wrap_around_and_never_name_two_messages() {
+        let mut out = Outgoing::default();
+        out.push(delivery("oldest", QoS::AtLeastOnce));
+        assert_eq!(sends(&mut out, 2), [(1, false)]);
+        for expected in 2..=u16::MAX {
+            out.push(delivery("t", QoS::AtLeastOnce));
+            assert_eq!(sends(&mut out, 2), [(expected, false)]);
+            assert!(matches!(out.on_puback(expected), Acked::Done(_)));
+            assert!(out.in_flight.len() < 32, "marks are dropped");
+        }
+        out.push(delivery("t", QoS::AtLeastOnce));
+        assert_eq!(sends(&mut out, 2), [], "id 1 is still in use");
+        assert!(matches!(out.on_puback(1), Acked::Done(_)));
+        assert_eq!(sends(&mut out, 2), [(1, false)]);
+    }
+
+    #[test]
+    fn qos_2_ids_are_new_once() {
+        let mut incoming = Incoming::default();
+        for id in [5, 3, 9, 4] {
+            assert!(incoming.begin(id));
+            assert!(!incoming.begin(id));
+        }
+        assert!(incoming.release(3));
+        assert!(!incoming.release(3));
+        assert!(incoming.begin(3));
+        assert_eq!(incoming.len(), 4);
+    }
+}
