@@ -48,6 +48,22 @@ impl Peer {
         assert!(got == bytes, "got {:02x?}", &got[..got.len().min(64)]);
     }
 
+    /// The next packet, whatever it is.
+    pub fn packet(&mut self) -> Vec<u8> {
+        let mut packet = vec![0; 2];
+        self.0.read_exact(&mut packet).unwrap();
+        while packet[packet.len() - 1] > 127 {
+            packet.push(0);
+            let last = packet.len() - 1;
+            self.0.read_exact(&mut packet[last..]).unwrap();
+        }
+        let head = packet.len();
+        let body = packet[1..].iter().rev().fold(0, |n, b| n << 7 | usize::from(b & 127));
+        packet.resize(head + body, 0);
+        self.0.read_exact(&mut packet[head..]).unwrap();
+        packet
+    }
+
     /// The broker has to close, after these bytes.
     pub fn expect_end(&mut self, bytes: &[u8]) {
         let mut got = Vec::new();
