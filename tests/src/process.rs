@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -24,6 +24,11 @@ impl Broker {
     /// Starts the broker on a free port with these further arguments; returns when it accepts.
     pub fn start<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Self {
         Self::start_command(Command::new(broker_binary()), free_port(), args)
+    }
+
+    /// Starts the broker on this port.
+    pub fn start_at(port: u16) -> Self {
+        Self::start_command::<&str>(Command::new(broker_binary()), port, [])
     }
 
     /// Starts the broker under a hard limit of open files.
@@ -289,9 +294,10 @@ pub fn free_port() -> u16 {
     for _ in 0..COUNT {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST + start.wrapping_add(offset) % COUNT;
-        let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
-        if v4.is_ok() && (v6.is_ok() || !has_ipv6()) {
+        // Looked at from outside: a socket bound here for a try could live on for a moment in a child that
+        // another thread is just starting.
+        let answers = |address: SocketAddr| TcpStream::connect_timeout(&address, PATIENCE).is_ok();
+        if !answers((Ipv4Addr::LOCALHOST, port).into()) && !answers((Ipv6Addr::LOCALHOST, port).into()) {
             return port;
         }
     }
@@ -300,5 +306,5 @@ pub fn free_port() -> u16 {
 
 /// Whether this machine has the loopback address of IPv6.
 pub fn has_ipv6() -> bool {
-    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
