@@ -1,8 +1,8 @@
 //! The protocol core does no IO because it cannot: it depends on `log` alone and has no `std`.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::fs;
 
 #[test]
 fn proto_depends_on_log_alone() {
