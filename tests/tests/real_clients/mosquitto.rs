@@ -158,11 +158,13 @@ fn clean_session_forgets(tools: Tools) {
 fn takeover_disconnects_the_first(tools: Tools) {
     let first = tools.subscribe("-i same -t t -q 1", 1);
     tools.publish("-i same -t other -q 1 -m x");
-    // mosquitto_sub comes back by itself.
+    if tools.setup.version == V5 {
+        first.wait_stdout("Received DISCONNECT (142)");
+        return;
+    }
+    // Not told why, mosquitto_sub comes back by itself.
     let back = |text: &str| text.matches("Subscribed (mid").count() == 2;
     assert!(first.stdout.wait_until(PATIENCE, back), "the first was not disconnected");
-    let told = first.stdout.text().contains("received DISCONNECT (142)");
-    assert_eq!(told, tools.setup.version == V5, "{}", first.stdout.text());
     tools.publish("-t t -q 1 -m again");
     assert_eq!(received(first), ["t|1|0|again"]);
 }
