@@ -63,9 +63,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             "--workers" => run.workers = Some(workers(&value("number")?)?),
             "-c" | "--config-file" => {
                 let file = value("config file")?;
-                return Err(format!(
-                    "Error: {file} is not read: configuration files come with the next release."
-                ));
+                return Err(match std::fs::File::open(&file) {
+                    Err(e) => format!("Error: Unable to open config file '{file}'.\n{e}."),
+                    Ok(_) => format!(
+                        "Error: '{file}' is not read: configuration files come with the next release."
+                    ),
+                });
             }
             "-d" | "--daemon" => {
                 return Err(format!(
@@ -130,7 +133,10 @@ mod tests {
             ("-v -p", "Error: -p argument given but no port specified.\n'hikyaku -h' shows the options."),
             ("--x", "Error: Unknown option '--x'.\n'hikyaku -h' shows the options."),
             ("--workers 0", "Error: Invalid number of workers specified (0): it is 1 to 64."),
-            ("-c f", "Error: f is not read: configuration files come with the next release."),
+            (
+                "-c Cargo.toml",
+                "Error: 'Cargo.toml' is not read: configuration files come with the next release.",
+            ),
             ("-d", "Error: -d is not supported: start hikyaku from a service manager, or with '&'."),
         ] {
             assert_eq!(parsed(line), Err(message.to_owned()));

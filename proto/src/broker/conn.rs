@@ -36,6 +36,8 @@ pub(super) enum Pause {
     Credit = 4,
     /// Until it takes what it was sent.
     Output = 8,
+    /// Until the gates its acknowledgements wait for have opened.
+    Gates = 16,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.

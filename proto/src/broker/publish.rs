@@ -19,6 +19,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use log::debug;
 
+/// How many acknowledgements of one connection may wait for gates before it is not read.
+pub(super) const PENDING_ACKS_MAX: usize = 1024;
+
 /// What a session chose for one of its subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
@@ -191,8 +194,9 @@ impl Shard {
         if qos != QoS::AtMostOnce {
             let incoming = &mut self.sessions[session].incoming;
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
-            // [MQTT-3.3.4-7]; 3.x has no such limit to break.
-            if v5 && !known && conn.link.pending_acks() + incoming.len() >= receive_maximum {
+            // [MQTT-3.3.4-7]; 3.x has no such limit to break. What waits for our gates is not held
+            // against the client: that is what `Pause::Gates` is for.
+            if v5 && qos == QoS::ExactlyOnce && !known && incoming.len() >= receive_maximum {
                 return self.fail(
                     id,
                     ReasonCode::ReceiveMaximumExceeded,
@@ -278,7 +282,12 @@ impl Shard {
             self.mark_dirty(id);
             return self.after_answer(id);
         }
+        let full = conn.link.pending_acks() >= PENDING_ACKS_MAX;
         self.wait_for_gate(id);
+        if full {
+            self.pause(id, Pause::Gates);
+            return Flow::Pause;
+        }
         Flow::Continue
     }
 
@@ -296,7 +305,7 @@ impl Shard {
         self.deliver_or_queue(Source::Within, &publication, route, kept);
     }
 
-    /// Delivers what another shard sent to this one's subscribers. True if it is done.
+    /// Delivers what another shard sent to this one's subscribers and groups. True if it is done.
     pub(super) fn publish_from_peer(&mut self, from: ShardId, message: Message) -> bool {
         let publication = message.as_publication();
         let mut route = self.route.take().unwrap_or_default();
@@ -305,6 +314,9 @@ impl Shard {
         }
         if publication.retain {
             self.retained.saw_live(&publication);
+        }
+        for &group in &route.groups {
+            self.deliver_to_group(group, &message);
         }
         self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
     }
