@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hikyaku_tests::PATIENCE;
 use hikyaku_tests::matrix::{V5, V311};
 use hikyaku_tests::process::Broker;
-use hikyaku_tests::wire::{Packet, Wire, connect, hex, puback, publish_1, subscribe};
+use hikyaku_tests::wire::{Packet, Wire, connect, hex, packet, puback, publish_1, subscribe};
 
 /// Malformed for both versions: what it is and the bytes that follow an accepted CONNECT.
 const MALFORMED: &[(&str, &str)] = &[
@@ -131,11 +131,36 @@ fn everything_may_come_in_one_segment() {
         client.send(bytes);
         client.expect_accepted();
         // The message may come before the SUBACK, but not after its own PUBACK.
-        let firsts: Vec<_> = (0..4).map(|_| client.packet().map_or(0, |packet| packet.first)).collect();
+        let firsts: Vec<_> = (0..4).map(|_| client.packet().map_or(0, |got| got.first)).collect();
         let place = |first| firsts.iter().position(|other| *other == first);
         assert!(place(0x32) < place(0x40), "{firsts:02x?}");
         for first in [0x90, 0x32, 0x40, 0xd0] {
             assert!(place(first).is_some(), "{first:02x} is missing in {firsts:02x?}");
+        }
+    }
+}
+
+#[test]
+fn as_many_as_the_receive_maximum_may_be_in_flight() {
+    const RECEIVE_MAXIMUM: u16 = 20; // what the broker announces without a configuration
+    let broker = Broker::start(["--workers", "2"]);
+    // Several pairs: some have their subscriber at the other worker, where acknowledgements take longer.
+    for (qos, ack) in [(1, 0x40), (2, 0x50)] {
+        for pair in 0..8 {
+            let topic = format!("full/{pair}");
+            let mut subscriber = Wire::connected(broker.port, V5, &format!("subscriber-{pair}"));
+            subscriber.send(subscribe(V5, 1, &topic, qos));
+            subscriber.expect([0x90, 4, 0, 1, 0, qos]);
+            let mut publisher = Wire::connected(broker.port, V5, &format!("publisher-{pair}"));
+            let all = (1..=RECEIVE_MAXIMUM).flat_map(|id| {
+                let mut publish = publish_1(V5, id, &topic, b"x");
+                publish[0] = 0x30 | qos << 1;
+                publish
+            });
+            publisher.send(all.collect::<Vec<_>>());
+            for id in 1..=RECEIVE_MAXIMUM {
+                publisher.expect(packet(ack, &id.to_be_bytes()));
+            }
         }
     }
 }

@@ -192,17 +192,20 @@ fn payload_of_1_mib(tools: Tools) {
 }
 
 fn shared_subscription(tools: Tools) {
-    let members = [20, 20].map(|count| tools.subscribe("-t $share/group/work/+ -q 1", count));
-    let lines: Vec<_> = (0..40).map(|i| format!("{i}")).collect();
+    let members = [(); 3].map(|()| tools.subscribe("-t $share/group/work/+ -t end -q 1", u32::MAX >> 1));
+    let lines: Vec<_> = (0..60).map(|i| format!("{i}")).collect();
     tools.publish_lines("-t work/x -q 1", &lines);
-    // Each ends after 20: a member that got more would leave the other waiting.
-    let mut texts: Vec<u32> = members
-        .into_iter()
-        .flat_map(received)
-        .map(|line| line.rsplit('|').next().unwrap().parse().unwrap())
-        .collect();
+    tools.publish("-t end -q 1 -m end");
+    let mut texts = Vec::new();
+    for member in members {
+        member.wait_stdout("MSG end|");
+        let messages = messages(&member.stdout.text());
+        assert!(messages.len() > 1, "a member got nothing");
+        let works = messages.iter().filter_map(|line| line.strip_prefix("work/x|1|0|"));
+        texts.extend(works.map(|text| text.parse::<u32>().unwrap()));
+    }
     texts.sort_unstable();
-    assert_eq!(texts, (0..40).collect::<Vec<_>>());
+    assert_eq!(texts, (0..60).collect::<Vec<_>>());
 }
 
 fn unsubscribe_stops(tools: Tools) {
@@ -391,5 +394,9 @@ impl Tools {
 fn received(subscriber: Process) -> Vec<String> {
     let end = subscriber.wait();
     assert_eq!(end.code, 0, "{end:?}");
-    end.stdout.lines().filter_map(|line| line.strip_prefix("MSG ")).map(str::to_owned).collect()
+    messages(&end.stdout)
+}
+
+fn messages(stdout: &str) -> Vec<String> {
+    stdout.lines().filter_map(|line| line.strip_prefix("MSG ")).map(str::to_owned).collect()
 }
