@@ -105,7 +105,7 @@ impl Shard {
             username,
             clean_start: connect.clean_start,
             keep_alive_s: connect.keep_alive_s,
-            expiry_s: expiry.min(self.config.max_session_expiry_s),
+            expiry_s: expiry,
             receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
             topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
             will,
@@ -163,10 +163,6 @@ impl Shard {
         if will.retain && !self.config.retain_available {
             return Err((ReasonCode::RetainNotSupported, "retained messages are switched off")); // [MQTT-3.2.2-13]
         }
-        let subject = Subject { client_id: connect.client_id, username: connect.username };
-        if !self.config.rights.may_publish(subject, will.topic) {
-            return Err((ReasonCode::NotAuthorized, "no right to publish the will"));
-        }
         let mut properties = Vec::new();
         let mut expiry = None;
         for property in will.properties.iter() {
@@ -194,6 +190,12 @@ impl Shard {
 
     /// Lets a client in: takes its session over, or makes one, and says so.
     fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
+        let subject = Subject { client_id: &request.client_id, username: request.username.as_deref() };
+        if let Some(will) = &request.will
+            && !self.config.rights.may_publish(subject, will.message.topic())
+        {
+            return self.refuse(id, ReasonCode::NotAuthorized, "no right to publish the will");
+        }
         let found = self.find_session(&request.client_id);
         if let Some(index) = found {
             // A session belongs to the user who made it; one made without a user to the first who comes.
@@ -225,7 +227,8 @@ impl Shard {
         let session = &mut self.sessions[index];
         session.username = request.username;
         session.conn = Some(id);
-        session.expiry_s = request.expiry_s;
+        session.expiry_s = request.expiry_s.min(config.max_session_expiry_s);
+        let expiry_s = session.expiry_s;
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
         session.will = request.will;
@@ -264,6 +267,9 @@ impl Shard {
             properties.push(Property::TopicAliasMaximum(config.max_topic_alias));
             if request.assigned {
                 properties.push(Property::AssignedClientIdentifier(&request.client_id));
+            }
+            if expiry_s != request.expiry_s {
+                properties.push(Property::SessionExpiryInterval(expiry_s));
             }
             if let Some(seconds) = server_keep_alive {
                 properties.push(Property::ServerKeepAlive(seconds));

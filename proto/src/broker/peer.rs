@@ -210,11 +210,9 @@ impl Shard {
         self.gate
     }
 
-    /// An acknowledgement on this connection waits for a gate.
+    /// The first of some acknowledgements on this connection waits for a gate.
     pub(super) fn wait_for_gate(&mut self, id: ConnId) {
-        if self.gated.last() != Some(&id) {
-            self.gated.push(id);
-        }
+        self.gated.push(id);
     }
 
     /// Whether so much is underway to some peer that publishers should wait.

@@ -196,7 +196,8 @@ impl Shard {
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
             // [MQTT-3.3.4-7]; 3.x has no such limit to break. What waits for our gates is not held
             // against the client: that is what `Pause::Gates` is for.
-            if v5 && qos == QoS::ExactlyOnce && !known && incoming.len() >= receive_maximum {
+            let unreleased = usize::from(conn.link.unreleased);
+            if v5 && !known && unreleased >= receive_maximum {
                 return self.fail(
                     id,
                     ReasonCode::ReceiveMaximumExceeded,
@@ -237,6 +238,9 @@ impl Shard {
         }
         if qos == QoS::ExactlyOnce {
             self.sessions[session].incoming.begin(packet_id);
+            if let Some(conn) = self.conn(id) {
+                conn.link.unreleased += 1;
+            }
         }
         let publication = Publication { id: self.next_message_id(), ..*publication };
         let nobody = route.targets.is_empty() && route.groups.is_empty() && route.peers == 0;
@@ -282,9 +286,10 @@ impl Shard {
             self.mark_dirty(id);
             return self.after_answer(id);
         }
-        let full = conn.link.pending_acks() >= PENDING_ACKS_MAX;
-        self.wait_for_gate(id);
-        if full {
+        let pending = conn.link.pending_acks();
+        if pending == 1 {
+            self.wait_for_gate(id);
+        } else if pending >= PENDING_ACKS_MAX {
             self.pause(id, Pause::Gates);
             return Flow::Pause;
         }
@@ -572,6 +577,9 @@ impl Shard {
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         let known = self.sessions[index].incoming.release(ack.packet_id);
+        if known && let Some(conn) = self.conn(id) {
+            conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
+        }
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.put_ack(id, PacketType::PubComp, ack.packet_id, reason)
     }

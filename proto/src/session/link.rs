@@ -102,6 +102,8 @@ pub struct Link {
     pub framer: Framer,
     /// What is to be written.
     pub outbox: Outbox,
+    /// QoS 2 messages that came on this connection and are not released.
+    pub unreleased: u16,
     acks: VecDeque<PendingAck>,
     aliases_in: Vec<Box<str>>,
     aliases_out: AliasesOut,
@@ -120,6 +122,7 @@ impl Link {
             sent_at: now,
             framer: Framer::default(),
             outbox: Outbox::default(),
+            unreleased: 0,
             acks: VecDeque::new(),
             aliases_in: Vec::new(),
             aliases_out: AliasesOut::default(),

@@ -1,0 +1,488 @@
+//! A broker of any number of shards in virtual time: connections are byte pipes, messages between shards wait
+//! in one queue per receiver, and a seed decides who goes next.
+//!
+//! Most tests are scripts ([`Rig::run`]):
+//!
+//! ```text
+//! a> CONNECT a v5 clean      connection `a` is opened by its first packet
+//! a< CONNACK 0               exactly what came since the last look
+//! a!                         its transport breaks
+//! +90s                       time passes
+//! ```
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod packets;
+
+use hikyaku_proto::broker::peer::PeerMessage;
+use hikyaku_proto::broker::{
+    Authenticate, Config, ConnId, Counters, Home, Input, Output, Placement, Shard, Verdict,
+};
+use hikyaku_proto::codec::{Framer, Version};
+use hikyaku_proto::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A small generator: the only randomness of a test.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678_9abc_def1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// One connection, seen from the client.
+pub struct Pipe {
+    pub id: ConnId,
+    pub shard: usize,
+    pub version: Version,
+    pub open: bool,
+    /// Bytes the client wrote that the shard has not used.
+    pub up: VecDeque<u8>,
+    cut: bool,
+    pub paused: bool,
+    /// Everything the client read.
+    pub down: Vec<u8>,
+    framer: Framer,
+    /// What was read and not looked at.
+    pub news: Vec<String>,
+    /// All packets ever read.
+    pub log: Vec<String>,
+    /// How many bytes the transport still takes; `None` for any number.
+    pub takes: Option<usize>,
+    refused: bool,
+    /// Whether PUBLISH and the like are answered.
+    pub answers: bool,
+    /// Whether bytes come in pieces of random size.
+    pub cuts: bool,
+}
+
+pub struct Rig {
+    pub config: Arc<Config>,
+    pub placement: Arc<Placement>,
+    pub shards: Vec<Shard>,
+    pub now: Instant,
+    pub random: Random,
+    /// Whether the scheduler draws, or goes round.
+    pub shuffled: bool,
+    peers: Vec<VecDeque<(u16, PeerMessage)>>,
+    wake: Vec<Option<Instant>>,
+    pub pipes: Vec<Pipe>,
+    pub names: BTreeMap<String, usize>,
+    pub asked: Vec<Authenticate>,
+    free: Vec<ConnId>,
+    last_index: u32,
+    pub steps: u64,
+    /// Everything that came out, for comparison.
+    pub trace: Vec<String>,
+    pub traced: bool,
+    turn: usize,
+}
+
+/// The default configuration without `$SYS`.
+pub fn quiet() -> Config {
+    Config { sys_interval_s: 0, ..Config::default() }
+}
+
+/// One shard with the default configuration.
+pub fn one() -> Rig {
+    Rig::new(1, 0, quiet())
+}
+
+impl Rig {
+    pub fn new(shards: u16, seed: u64, config: Config) -> Rig {
+        let config = Arc::new(config);
+        let placement = Arc::new(Placement::new(7, shards));
+        let now = Instant::from_secs(1000);
+        let make = |id| Shard::new(id, shards, 11 + u64::from(id), config.clone(), placement.clone(), now);
+        let mut rig = Rig {
+            shards: (0..shards).map(make).collect(),
+            now,
+            random: Random::new(seed),
+            shuffled: seed != 0,
+            peers: (0..shards).map(|_| VecDeque::new()).collect(),
+            wake: vec![None; usize::from(shards)],
+            pipes: Vec::new(),
+            names: BTreeMap::new(),
+            asked: Vec::new(),
+            free: Vec::new(),
+            last_index: 0,
+            steps: 0,
+            trace: Vec::new(),
+            traced: false,
+            turn: 0,
+            config,
+            placement,
+        };
+        (0..usize::from(shards)).for_each(|s| rig.drain(s));
+        rig
+    }
+
+    /// Opens a connection whose first bytes decide its shard; returns its place in `pipes`.
+    pub fn open(&mut self, first: &[u8], version: Version) -> usize {
+        let at = self.pipes.len();
+        let mut entropy = [0u8; 16];
+        entropy[..8].copy_from_slice(&(at as u64 + 1).to_le_bytes());
+        let shard = match self.config.home(&self.placement, 0, None, &entropy, first) {
+            Home::At(shard) => usize::from(shard),
+            Home::Any | Home::Incomplete => 0,
+        };
+        let id = match self.free.iter().position(|_| true) {
+            Some(at) => self.free.swap_remove(at),
+            None => {
+                self.last_index += 1;
+                ConnId { index: self.last_index - 1, generation: 0 }
+            }
+        };
+        self.pipes.push(Pipe {
+            id,
+            shard,
+            version,
+            open: true,
+            up: first.iter().copied().collect(),
+            cut: false,
+            paused: false,
+            down: Vec::new(),
+            framer: Framer::default(),
+            news: Vec::new(),
+            log: Vec::new(),
+            takes: None,
+            refused: false,
+            answers: false,
+            cuts: false,
+        });
+        let input = Input::Opened { conn: id, listener: 0, peer: None, identity: None, entropy };
+        self.shards[shard].handle(self.now, input);
+        self.drain(shard);
+        at
+    }
+
+    /// The connection of a name; its latest one.
+    pub fn pipe(&mut self, name: &str) -> &mut Pipe {
+        let at = *self.names.get(name).unwrap_or_else(|| panic!("no connection {name}"));
+        &mut self.pipes[at]
+    }
+
+    /// Sends packets, separated by `;`, and does not wait.
+    pub fn send(&mut self, name: &str, text: &str) {
+        for text in text.split(';').map(str::trim).filter(|t| !t.is_empty()) {
+            let open = self.names.get(name).is_some_and(|&at| self.pipes[at].open);
+            let mut version = if open { self.pipe(name).version } else { Version::V3_1_1 };
+            let bytes = packets::encode(text, &mut version);
+            if open {
+                let pipe = self.pipe(name);
+                pipe.version = version;
+                pipe.up.extend(bytes);
+            } else {
+                let at = self.open(&bytes, version);
+                self.names.insert(name.into(), at);
+            }
+        }
+    }
+
+    /// Breaks the transport of a connection.
+    pub fn cut(&mut self, name: &str) {
+        let at = self.names[name];
+        self.cut_pipe(at);
+    }
+
+    pub fn cut_pipe(&mut self, at: usize) {
+        if !self.pipes[at].open {
+            return;
+        }
+        self.forget(at);
+        let (shard, conn) = (self.pipes[at].shard, self.pipes[at].id);
+        self.shards[shard].handle(self.now, Input::Closed { conn });
+        self.drain(shard);
+    }
+
+    fn forget(&mut self, at: usize) {
+        let pipe = &mut self.pipes[at];
+        pipe.open = false;
+        self.free.push(ConnId { index: pipe.id.index, generation: pipe.id.generation + 1 });
+    }
+
+    /// Lets a transport that took no more take `bytes` more (`None`: all from now on).
+    pub fn take_more(&mut self, name: &str, bytes: Option<usize>) {
+        let at = self.names[name];
+        self.pipes[at].takes = bytes;
+        if self.pipes[at].open {
+            self.write(at);
+            self.drain(self.pipes[at].shard);
+        }
+    }
+
+    pub fn authenticated(&mut self, name: &str, verdict: Verdict) {
+        let (shard, conn) = (self.pipe(name).shard, self.pipe(name).id);
+        self.shards[shard].handle(self.now, Input::Authenticated { conn, verdict });
+        self.drain(shard);
+        self.settle();
+    }
+
+    pub fn configure(&mut self, config: Config) {
+        self.config = Arc::new(config);
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle(self.now, Input::Configured(self.config.clone()));
+            self.drain(shard);
+        }
+    }
+
+    pub fn shut_down(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.shards[shard].handle(self.now, Input::Shutdown);
+            self.drain(shard);
+        }
+    }
+
+    /// What is counted, over all shards.
+    pub fn sum(&self, what: impl Fn(&Counters) -> u64) -> u64 {
+        self.shards.iter().map(|s| what(&s.counters())).sum()
+    }
+
+    /// Handles one thing that is ready, chosen by the seed or in turn; false if there is none.
+    pub fn step(&mut self) -> bool {
+        let count = self.shards.len() + self.pipes.len();
+        let start = if self.shuffled { self.random.below(2 * count) } else { self.turn };
+        self.turn = (self.turn + 1) % count;
+        for i in 0..count {
+            let at = (start + i) % count;
+            // Twice the chance for the queues between shards, of which there are few.
+            if at < self.shards.len() {
+                let timeout_first = self.shuffled && self.random.one_in(2);
+                if timeout_first && self.time_out(at) || self.hand_over(at) || self.time_out(at) {
+                    self.steps += 1;
+                    return true;
+                }
+            } else if self.feed(at - self.shards.len()) {
+                self.steps += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn time_out(&mut self, shard: usize) -> bool {
+        let due = self.wake[shard].is_some_and(|at| at <= self.now);
+        if due {
+            self.shards[shard].handle(self.now, Input::Timeout);
+            self.drain(shard);
+        }
+        due
+    }
+
+    /// Hands peer messages to a shard: one, or as many as the seed says, before it is polled.
+    fn hand_over(&mut self, shard: usize) -> bool {
+        if self.peers[shard].is_empty() {
+            return false;
+        }
+        let most = if self.shuffled { 1 + self.random.below(4) } else { usize::MAX };
+        for _ in 0..most {
+            let Some((from, message)) = self.peers[shard].pop_front() else { break };
+            self.shards[shard].handle(self.now, Input::Peer { from, message });
+        }
+        self.drain(shard);
+        true
+    }
+
+    fn feed(&mut self, at: usize) -> bool {
+        let pipe = &mut self.pipes[at];
+        if !pipe.open || pipe.paused || pipe.up.is_empty() {
+            return false;
+        }
+        let all = pipe.up.make_contiguous();
+        let len = if pipe.cuts { 1 + self.random.below(all.len().min(40)) } else { all.len() };
+        let bytes = all[..len].to_vec();
+        let (shard, conn) = (pipe.shard, pipe.id);
+        let used = self.shards[shard].handle(self.now, Input::Received { conn, bytes: &bytes });
+        assert!(used <= bytes.len());
+        self.pipes[at].up.drain(..used);
+        self.drain(shard);
+        let pipe = &self.pipes[at];
+        assert!(used == len || pipe.paused || !pipe.open, "bytes are left only when reads are paused");
+        true
+    }
+
+    /// Polls a shard until it waits.
+    fn drain(&mut self, shard: usize) {
+        loop {
+            let output = self.shards[shard].poll_output(self.now);
+            if self.traced {
+                self.trace.push(format!("{shard} {output:?}"));
+            }
+            match output {
+                Output::Timeout(at) => {
+                    self.wake[shard] = at;
+                    return;
+                }
+                Output::Peer { to, message } => {
+                    assert_ne!(usize::from(to), shard);
+                    self.peers[usize::from(to)].push_back((shard as u16, message));
+                }
+                Output::Transmit(id) => {
+                    if let Some(at) = self.find(shard, id) {
+                        self.write(at);
+                    }
+                }
+                Output::PauseReads(id) => self.with(shard, id, |p| p.paused = true),
+                Output::ResumeReads(id) => self.with(shard, id, |p| p.paused = false),
+                Output::Authenticate(ask) => self.asked.push(*ask),
+                Output::Close { conn, last } => {
+                    if let Some(at) = self.find(shard, conn) {
+                        let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
+                        let most = self.pipes[at].takes.unwrap_or(usize::MAX).min(bytes.len());
+                        self.read(at, &bytes[..most]);
+                        self.forget(at);
+                        self.pipes[at].news.push("CLOSED".into());
+                        self.pipes[at].log.push("CLOSED".into());
+                    }
+                }
+            }
+        }
+    }
+
+    fn find(&self, shard: usize, id: ConnId) -> Option<usize> {
+        self.pipes.iter().position(|p| p.open && p.id == id && p.shard == shard)
+    }
+
+    fn with(&mut self, shard: usize, id: ConnId, f: impl FnOnce(&mut Pipe)) {
+        if let Some(at) = self.find(shard, id) {
+            f(&mut self.pipes[at]);
+        }
+    }
+
+    /// The transport takes what it will.
+    fn write(&mut self, at: usize) {
+        let (shard, id) = (self.pipes[at].shard, self.pipes[at].id);
+        let Some(outbox) = self.shards[shard].outbox(id) else { return };
+        let bytes: Vec<u8> = outbox.chunks().flatten().copied().collect();
+        assert_eq!(bytes.len(), outbox.len());
+        let pipe = &mut self.pipes[at];
+        let n = bytes.len().min(pipe.takes.unwrap_or(usize::MAX));
+        if let Some(left) = &mut pipe.takes {
+            *left -= n;
+        }
+        self.shards[shard].handle(self.now, Input::Written { conn: id, bytes: n });
+        self.read(at, &bytes[..n]);
+    }
+
+    fn read(&mut self, at: usize, mut bytes: &[u8]) {
+        let pipe = &mut self.pipes[at];
+        pipe.down.extend_from_slice(bytes);
+        loop {
+            let step = pipe.framer.next(bytes, u32::MAX).expect("a server sends packets");
+            bytes = &bytes[step.used..];
+            let Some(frame) = step.frame else { return };
+            let text = packets::show(pipe.version, frame);
+            if pipe.answers
+                && let Some(answer) = packets::answer(pipe.version, frame)
+            {
+                pipe.up.extend(answer);
+            }
+            pipe.news.push(text.clone());
+            pipe.log.push(text);
+        }
+    }
+
+    /// Runs until nothing is left to do at this moment.
+    pub fn settle(&mut self) {
+        let limit = self.steps + 2_000_000;
+        while self.step() {
+            assert!(self.steps < limit, "it never comes to rest");
+        }
+    }
+
+    /// Lets time pass, with everything that falls due.
+    pub fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        loop {
+            self.settle();
+            let next = self.wake.iter().flatten().min().copied().filter(|at| *at <= end);
+            match next {
+                Some(at) => self.now = self.now.max(at),
+                None => break,
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// What a connection has read since the last look.
+    pub fn news(&mut self, name: &str) -> String {
+        self.settle();
+        std::mem::take(&mut self.pipe(name).news).join("; ")
+    }
+
+    /// Plays a script; see the head of this module.
+    pub fn run(&mut self, script: &str) -> &mut Self {
+        let mut here = String::new();
+        for line in script.lines() {
+            let line = line.split(" # ").next().unwrap_or("").trim();
+            here.push_str(line);
+            here.push('\n');
+            if line.is_empty() {
+                continue;
+            }
+            if let Some(time) = line.strip_prefix('+') {
+                let time = match time.strip_suffix("ms") {
+                    Some(ms) => Duration::from_millis(ms.parse().unwrap()),
+                    None => Duration::from_secs(time.strip_suffix('s').unwrap().parse().unwrap()),
+                };
+                self.advance(time);
+            } else if let Some((name, text)) = line.split_once('>') {
+                self.send(name.trim(), text);
+                self.settle();
+            } else if let Some((name, text)) = line.split_once('<') {
+                let news = self.news(name.trim());
+                assert_eq!(news, text.trim(), "{here}");
+            } else if let Some(name) = line.strip_suffix('!') {
+                self.cut(name);
+                self.settle();
+            } else {
+                panic!("not a line of a script: {line}");
+            }
+        }
+        for (name, &at) in &self.names {
+            assert!(self.pipes[at].news.is_empty(), "{name} read more: {:?}\n{here}", self.pipes[at].news);
+        }
+        self
+    }
+}
+
+/// Plays a script for 3.1.1 and for 5.0: `{5}` becomes nothing or `v5`, `{3:x}` stays in 3.1.1 only and
+/// `{5:x}` in 5.0 only.
+pub fn both(config: &Config, script: &str) {
+    for v5 in [false, true] {
+        let mut text = script.replace("{5}", if v5 { "v5" } else { "" });
+        for (mark, keep) in [("{3:", !v5), ("{5:", v5)] {
+            while let Some(at) = text.find(mark) {
+                let end = at + text[at..].find('}').expect("a closing brace");
+                let inside = if keep { text[at + 3..end].to_string() } else { String::new() };
+                text.replace_range(at..=end, &inside);
+            }
+        }
+        let text: Vec<String> = text.lines().map(tidy).collect();
+        Rig::new(1, 0, config.clone()).run(&text.join("\n"));
+    }
+}
+
+/// Single spaces, and none before `;`.
+fn tidy(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";")
+}
