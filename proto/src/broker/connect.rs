@@ -223,6 +223,9 @@ impl Shard {
             }
             None => self.create_session(request.client_id.clone(), request.username.clone()),
         };
+        if self.sessions[index].username != request.username {
+            self.forget_routes();
+        }
         let config = self.config.clone();
         let session = &mut self.sessions[index];
         session.username = request.username;

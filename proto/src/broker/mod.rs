@@ -81,6 +81,8 @@ pub struct Shard {
     opened: u64,
     /// Whether `gate` was given out this turn and still collects.
     gate_used: bool,
+    /// The gate behind the last interest told.
+    interest_gate: u64,
     credit_wait: bool,
     /// Connections with acknowledgements that wait for a gate.
     gated: Vec<ConnId>,
@@ -157,6 +159,7 @@ impl Shard {
             gate: 0,
             opened: 0,
             gate_used: false,
+            interest_gate: 0,
             credit_wait: false,
             gated: Vec::new(),
             timers,
@@ -240,7 +243,13 @@ impl Shard {
         }
         self.config = config;
         // What was decided under the old rights is decided anew.
+        self.forget_routes();
+    }
+
+    /// Everyone's rights are asked again.
+    fn forget_routes(&mut self) {
         self.conns.iter_mut().flatten().for_each(|c| c.route = None);
+        self.route = None;
     }
 
     fn on_shutdown(&mut self) {

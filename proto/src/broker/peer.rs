@@ -28,8 +28,10 @@ pub struct SessionKey {
 pub struct ReplayKey {
     /// The session that subscribed.
     pub session: SessionKey,
-    /// Which of the home shard's replays.
+    /// Which of the home shard's replays: its place.
     pub replay: u32,
+    /// Tells the users of one place apart.
+    pub number: u32,
 }
 
 /// What one shard tells another. Plain values: they could cross a network as well.
@@ -101,6 +103,8 @@ pub enum PeerMessage {
     },
     /// All shards know of the group now: the SUBACK may go.
     ShareJoined {
+        /// The whole filter.
+        filter: Box<str>,
         /// The member.
         member: SessionKey,
     },
@@ -182,12 +186,22 @@ pub(super) struct Peer {
     pub retain: Vec<PeerMessage>,
     /// All others, in order.
     pub others: Vec<PeerMessage>,
+    /// Whether something left in this flush.
+    more_underway: bool,
     /// What came while a message of this peer was still on its way to many receivers.
-    backlog: VecDeque<PeerMessage>,
+    backlog: VecDeque<Late>,
     /// Whether that is so.
     busy: bool,
     /// The weight of that message.
     unfinished: u64,
+}
+
+/// What came while its sender was busy here.
+#[derive(Debug)]
+enum Late {
+    Message(PeerMessage),
+    /// A retained message, stored as it came, with its weight: to be counted in its turn.
+    Stored(u64),
 }
 
 /// A gate, and what every peer must have handled for it to open.
@@ -230,6 +244,7 @@ impl Shard {
         let ids = || (0..).zip(0..count);
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
+            peer.more_underway = !peer.retain.is_empty() || !peer.others.is_empty();
             for message in peer.retain.drain(..) {
                 peer.sent += message.weight();
                 self.outputs.push_back(Output::Peer { to, message });
@@ -237,14 +252,13 @@ impl Shard {
         }
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
-            let more_underway = !peer.others.is_empty();
             for message in peer.others.drain(..) {
                 peer.sent += message.weight();
                 self.outputs.push_back(Output::Peer { to, message });
             }
             // Whoever gates or is far ahead wants to hear.
             if peer.sent > peer.acked
-                && (self.gate_used || more_underway && peer.sent - peer.acked > CREDIT / 2)
+                && (self.gate_used || peer.more_underway && peer.sent - peer.acked > CREDIT / 2)
             {
                 peer.sent += 1;
                 self.outputs.push_back(Output::Peer { to, message: PeerMessage::Sync });
@@ -265,7 +279,7 @@ impl Shard {
                     .push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
             }
         }
-        // A gate that opened at once may have had something to say.
+        // A gate that opened at once may have left more to say.
         !self.outputs.is_empty() || self.peers.iter().any(|p| !p.retain.is_empty() || !p.others.is_empty())
     }
 
@@ -314,7 +328,16 @@ impl Shard {
                 all.into_iter().for_each(|id| self.resume(id, Pause::Credit));
             }
         } else if peer.busy {
-            peer.backlog.push_back(message);
+            // A retained message must not wait: another shard may know that it was sent, and ask for it.
+            let late = match message {
+                PeerMessage::Retain(kept) => {
+                    let weight = PeerMessage::Retain(kept.clone()).weight();
+                    self.retained.store(kept);
+                    Late::Stored(weight)
+                }
+                message => Late::Message(message),
+            };
+            self.peers[usize::from(from)].backlog.push_back(late);
         } else {
             self.handle_peer(from, message);
         }
@@ -343,7 +366,7 @@ impl Shard {
             PeerMessage::ReplayEnd { key } => self.on_replay_pause(from, key, None),
             PeerMessage::ReplayMore { key, serve } => self.on_replay_more(from, key, serve, true),
             PeerMessage::ReplayCancel { key, serve } => self.on_replay_more(from, key, serve, false),
-            PeerMessage::ShareJoined { member } => self.on_share_joined(member),
+            PeerMessage::ShareJoined { member, filter } => self.on_share_joined(member, &filter),
             PeerMessage::ShareDeliver { filter, member, message } => {
                 self.on_share_deliver(&filter, member, &message);
             }
@@ -373,8 +396,12 @@ impl Shard {
         let at = usize::from(from);
         self.peers[at].busy = false;
         for _ in 0..SLICE {
-            let Some(message) = self.peers[at].backlog.pop_front() else { return };
-            self.handle_peer(from, message);
+            let peer = &mut self.peers[at];
+            match peer.backlog.pop_front() {
+                Some(Late::Message(message)) => self.handle_peer(from, message),
+                Some(Late::Stored(weight)) => peer.handled += weight,
+                None => return,
+            }
             if self.peers[at].busy {
                 return;
             }

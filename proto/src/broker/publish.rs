@@ -97,6 +97,8 @@ pub(super) struct Qos0<'a> {
     pub publication: &'a Publication<'a>,
     pub raw: Raw<'a>,
     pub kept: Option<&'a Message>,
+    /// Whether it was asked for and must not be dropped: the one who sends holds the bounds.
+    pub asked: bool,
 }
 
 impl Shard {
@@ -473,7 +475,7 @@ impl Shard {
                 continue;
             }
             if qos == QoS::AtMostOnce {
-                let message = Qos0 { publication, raw, kept: kept.as_ref() };
+                let message = Qos0 { publication, raw, kept: kept.as_ref(), asked: false };
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
                 let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
@@ -497,7 +499,7 @@ impl Shard {
         let Shard { sessions, conns, pool, counters, dirty, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
-        if conn.blocked && conn.link.outbox.len() > soft {
+        if conn.blocked && conn.link.outbox.len() > soft && !message.asked {
             counters.publish_dropped += 1;
             return;
         }
@@ -542,7 +544,13 @@ impl Shard {
             self.counters.publish_dropped += 1;
             return;
         }
-        out.push(delivery);
+        self.enqueue_asked(index, delivery);
+    }
+
+    /// Queues a message that was asked for: the one who sends holds the bounds.
+    pub(super) fn enqueue_asked(&mut self, index: u32, delivery: Delivery) {
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        session.outgoing.push(delivery);
         if session.conn.is_some() {
             self.pump(index);
         }

@@ -24,6 +24,8 @@ use alloc::vec::Vec;
 pub(super) const PACE_BYTES: usize = 64 << 10;
 /// How many messages another shard sends before it waits to be asked for more.
 const PORTION: u32 = 256;
+/// How many bytes of them.
+const PORTION_BYTES: usize = 64 << 10;
 /// How many live messages are remembered.
 const RECENT: usize = 1024;
 
@@ -35,6 +37,7 @@ pub(super) struct Retained {
     /// How many replays await messages of other shards.
     awaited: u32,
     recent: VecDeque<(u64, MessageId)>,
+    last_number: u32,
 }
 
 /// A replay for a subscriber of another shard.
@@ -49,6 +52,7 @@ struct Serve {
 #[derive(Debug)]
 pub(super) struct Replay {
     session: SessionKey,
+    number: u32,
     filter: Box<str>,
     subscription: Subscription,
     started: bool,
@@ -63,7 +67,14 @@ pub(super) struct Replay {
 
 impl Retained {
     pub fn new(hash: HashKey) -> Self {
-        Retained { tree: Tree::new(hash), hash, serves: Slab::new(), awaited: 0, recent: VecDeque::new() }
+        Retained {
+            tree: Tree::new(hash),
+            hash,
+            serves: Slab::new(),
+            awaited: 0,
+            recent: VecDeque::new(),
+            last_number: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -111,10 +122,18 @@ impl Retained {
 
 impl Shard {
     /// A replay for a subscription of a session, to be started when its SUBACK has left.
-    pub(super) fn create_replay(&mut self, index: u32, filter: &str, subscription: Subscription) -> u32 {
+    pub(super) fn create_replay(
+        &mut self,
+        index: u32,
+        filter: &str,
+        subscription: Subscription,
+    ) -> ReplayKey {
+        self.retained.last_number = self.retained.last_number.wrapping_add(1);
+        let number = self.retained.last_number;
         let session = self.sessions[index].key(index);
         let replay = self.replays.insert(Replay {
             session,
+            number,
             filter: filter.into(),
             subscription,
             started: false,
@@ -124,18 +143,19 @@ impl Shard {
             more: Vec::new(),
         });
         self.sessions[index].replays.push(replay);
-        replay
+        ReplayKey { session, replay, number }
     }
 
-    pub(super) fn start_replay(&mut self, at: u32) {
-        let Some(replay) = self.replays.get_mut(at) else { return };
+    pub(super) fn start_replay(&mut self, key: ReplayKey) {
+        let at = key.replay;
+        let Some(replay) = self.replays.get_mut(at).filter(|r| r.number == key.number) else { return };
         replay.started = true;
         let exact = !replay.filter.contains(['+', '#']);
         let home = self.placement.shard(replay.filter.as_bytes());
         if !exact || home == self.id {
             replay.cursor = Some(self.retained.tree.cursor(&replay.filter));
         }
-        let (key, filter) = (ReplayKey { session: replay.session, replay: at }, replay.filter.clone());
+        let filter = replay.filter.clone();
         let asked = if exact { 1u64 << home } else { u64::MAX >> (64 - self.shards) } & !(1 << self.id);
         replay.awaited = asked;
         if asked != 0 {
@@ -192,10 +212,10 @@ impl Shard {
     }
 
     pub(super) fn continue_replay(&mut self, at: u32) {
-        let Some(replay) = self.replays.get_mut(at) else { return };
+        let Some(replay) = self.replays.get_mut(at).filter(|r| r.started) else { return };
         replay.queued = false;
-        let key = replay.session;
-        let Some(index) = self.session_of(key) else { return self.end_replay(at) };
+        let key = ReplayKey { session: replay.session, replay: at, number: replay.number };
+        let Some(index) = self.session_of(key.session) else { return self.end_replay(at) };
         let mut budget = SLICE as u32;
         while let Some(cursor) = self.replays.get(at).and_then(|r| r.cursor) {
             // Parked: `wake_replays` comes when there is room, or a connection again.
@@ -228,10 +248,7 @@ impl Shard {
             self.end_replay(at);
         } else if keeps_up {
             for (to, serve) in core::mem::take(&mut replay.more) {
-                self.send_to_peer(
-                    to,
-                    PeerMessage::ReplayMore { serve, key: ReplayKey { session: key, replay: at } },
-                );
+                self.send_to_peer(to, PeerMessage::ReplayMore { serve, key });
             }
         }
     }
@@ -252,14 +269,14 @@ impl Shard {
         ids.push(subscription.id);
         if qos != QoS::AtMostOnce {
             let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0 };
-            return self.enqueue(index, delivery);
+            return self.enqueue_asked(index, delivery);
         }
         let publication = message.as_publication();
         self.deliver_now(
             index,
             &ids,
             true,
-            Qos0 { publication: &publication, raw: None, kept: Some(message) },
+            Qos0 { publication: &publication, raw: None, kept: Some(message), asked: true },
         );
     }
 
@@ -271,7 +288,7 @@ impl Shard {
         if replay.awaited != 0 {
             self.retained.awaits(false);
         }
-        let key = ReplayKey { session: replay.session, replay: at };
+        let key = ReplayKey { session: replay.session, replay: at, number: replay.number };
         // Those that wait to be asked need not wait any longer.
         for (to, serve) in replay.more {
             self.send_to_peer(to, PeerMessage::ReplayCancel { serve, key });
@@ -284,9 +301,21 @@ impl Shard {
         }
     }
 
+    /// A session no longer wants what it asked for with this filter [MQTT-3.10.4-2].
+    pub(super) fn end_replays_of(&mut self, index: u32, filter: &str) {
+        for at in self.sessions[index].replays.clone() {
+            if self.replays.get(at).is_some_and(|r| *r.filter == *filter) {
+                self.end_replay(at);
+            }
+        }
+    }
+
     /// The replay a message of another shard belongs to, if it still goes on.
     fn replay_of(&self, key: ReplayKey) -> Option<u32> {
-        self.replays.get(key.replay).filter(|r| r.session == key.session).map(|_| key.replay)
+        self.replays
+            .get(key.replay)
+            .filter(|r| r.session == key.session && r.number == key.number)
+            .map(|_| key.replay)
     }
 
     pub(super) fn on_replay_item(&mut self, key: ReplayKey, message: &Message) {
@@ -343,13 +372,14 @@ impl Shard {
         let Some(serve) = self.retained.serves.get(at) else { return };
         let (to, key, cursor) = (serve.to, serve.key, serve.cursor);
         let mut budget = SLICE as u32;
-        let mut left = PORTION;
-        while left > 0 {
+        let (mut left, mut bytes) = (PORTION, 0);
+        while left > 0 && bytes < PORTION_BYTES {
             match self.retained.tree.next(cursor, &mut budget) {
                 Step::Item(message) if message.expires_at() <= now => {}
                 Step::Item(message) => {
                     let message = message.clone();
                     left -= 1;
+                    bytes += message.size();
                     self.send_to_peer(to, PeerMessage::ReplayItem { key, message });
                 }
                 Step::Paused => return self.work.push_back(Work::Serve(at)),

@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub incoming: Incoming,
     /// Shared subscriptions.
     pub shares: Vec<super::share::Membership>,
+    /// The number of the last one.
+    pub last_share: u32,
     /// Its places in the list of replays.
     pub replays: Vec<u32>,
 }
@@ -82,6 +84,7 @@ impl Shard {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             shares: Vec::new(),
+            last_share: 0,
             replays: Vec::new(),
         });
         let Shard { sessions, session_index, hash, .. } = self;
@@ -189,9 +192,7 @@ impl Shard {
         subscriptions.remove_subscriber(session_subscriber(index), |filter, _| {
             changes.extend(interest.count(filter, false).into_iter().flatten());
         });
-        changes.into_iter().for_each(|c| {
-            self.announce(c);
-        });
+        changes.into_iter().for_each(|c| self.announce(c));
         let Some(session) = self.sessions.get_mut(index) else { return };
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);

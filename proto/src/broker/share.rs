@@ -36,7 +36,7 @@ pub(super) struct Groups {
     groups: Slab<Group>,
     by_filter: BTreeMap<Box<str>, u32>,
     /// Joins to be confirmed when a gate opens.
-    joining: Vec<(u64, ShardId, SessionKey)>,
+    joining: Vec<(u64, ShardId, SessionKey, Box<str>)>,
 }
 
 /// A shared subscription, as its member's session knows it.
@@ -91,7 +91,8 @@ impl Shard {
         match session.shares.iter_mut().find(|s| *s.filter == *filter) {
             Some(known) => (known.qos, known.id) = (qos, id),
             None => {
-                let number = session.shares.iter().map(|s| s.number).max().unwrap_or(0) + 1;
+                session.last_share += 1;
+                let number = session.last_share;
                 session.shares.push(Membership { filter: filter.into(), number, qos, id });
                 self.counters.shared_subscriptions += 1;
             }
@@ -159,7 +160,7 @@ impl Shard {
         // All shards must know before the member is told; a gate covers what was just announced.
         let gate = self.gate();
         if from != self.id {
-            self.groups.joining.push((gate, from, key));
+            self.groups.joining.push((gate, from, key, filter.into()));
         }
     }
 
@@ -167,8 +168,8 @@ impl Shard {
     pub(super) fn release_joins(&mut self) {
         let opened = self.opened;
         let ready: Vec<_> = self.groups.joining.extract_if(.., |(gate, ..)| *gate <= opened).collect();
-        for (_, to, member) in ready {
-            self.send_to_peer(to, PeerMessage::ShareJoined { member });
+        for (_, to, member, filter) in ready {
+            self.send_to_peer(to, PeerMessage::ShareJoined { member, filter });
         }
     }
 
@@ -217,18 +218,21 @@ impl Shard {
         false
     }
 
+    /// The member chosen is none any more: its owner hears of that before this, and chooses another.
+    fn give_back(&mut self, filter: &str, message: &Message) {
+        let returned = PeerMessage::ShareReturn { filter: filter.into(), message: message.clone() };
+        self.send_to_share_owner(filter, returned);
+    }
+
     /// Delivers to the member that was chosen.
     pub(super) fn on_share_deliver(&mut self, filter: &str, member: SessionKey, message: &Message) {
         let Some(index) = self.session_of(member) else {
-            // It ended meanwhile: its owner hears of that too, and chooses another.
-            let filter: Box<str> = filter.into();
-            return self.send_to_share_owner(
-                &filter.clone(),
-                PeerMessage::ShareReturn { filter, message: message.clone() },
-            );
+            return self.give_back(filter, message);
         };
         let session = &self.sessions[index];
-        let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else { return };
+        let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else {
+            return self.give_back(filter, message); // It left meanwhile.
+        };
         if !self.config.rights.may_receive(session.subject(), message.topic()) {
             return;
         }
@@ -236,7 +240,8 @@ impl Shard {
         ids.push(share.id);
         let (qos, share) = (message.qos().min(share.qos), share.number); // [MQTT-4.8.2-3]
         if qos == QoS::AtMostOnce {
-            let message = Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message) };
+            let message =
+                Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message), asked: false };
             self.deliver_now(index, &ids, false, message);
         } else {
             self.enqueue(index, Delivery { message: message.clone(), qos, retain: false, ids, share });

@@ -5,13 +5,14 @@ use super::Shard;
 use super::conn::Flow;
 use super::interest::Change;
 use super::io::ConnId;
-use super::peer::{PeerMessage, SessionKey};
+use super::peer::{PeerMessage, ReplayKey, SessionKey};
 use super::publish::{Subscription, session_subscriber};
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
 };
 use crate::topic::{TopicError, TopicFilter, separators};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use log::debug;
 
@@ -20,14 +21,14 @@ use log::debug;
 pub(super) struct Waiting {
     /// The gate that must have opened.
     gate: u64,
-    /// How many owners of shared subscriptions have not answered.
-    joins: u32,
+    /// The shared subscriptions whose owners have not answered.
+    joins: Vec<Box<str>>,
     session: SessionKey,
     conn: ConnId,
     packet_id: u16,
     codes: Vec<u8>,
     /// Replays to start.
-    replays: Vec<u32>,
+    replays: Vec<ReplayKey>,
 }
 
 impl Shard {
@@ -37,14 +38,14 @@ impl Shard {
         let subscription_id = subscribe.properties.subscription_identifiers().next().unwrap_or(0);
         let mut waiting = Waiting {
             gate: 0,
-            joins: 0,
+            joins: Vec::new(),
             session: self.sessions[index].key(index),
             conn: id,
             packet_id: subscribe.packet_id,
             codes: Vec::with_capacity(subscribe.len()),
             replays: Vec::new(),
         };
-        let mut announced = false;
+        // All filters are checked before the first is applied.
         for (filter, options) in subscribe.filters() {
             let filter = match TopicFilter::parse(filter) {
                 Ok(filter) => filter,
@@ -65,19 +66,21 @@ impl Shard {
             if options.no_local && filter.share().is_some() {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
+        }
+        for (filter, options) in subscribe.filters() {
+            let Ok(filter) = TopicFilter::parse(filter) else { continue };
             let code = match self.refusal(index, &filter) {
                 Some(reason) if v5 => reason as u8,
                 Some(_) => 0x80,
                 None => {
-                    announced |= self.apply(index, filter, options, subscription_id, v5, &mut waiting);
+                    self.apply(index, filter, options, subscription_id, v5, &mut waiting);
                     options.qos as u8
                 }
             };
             waiting.codes.push(code);
         }
-        if announced {
-            waiting.gate = self.gate();
-        }
+        // Another subscriber may have told of the same pattern a moment ago: not all may know yet.
+        waiting.gate = self.interest_gate;
         if self.is_ready(&waiting) {
             self.finish_subscribe(waiting);
         } else {
@@ -101,7 +104,7 @@ impl Shard {
         (count >= self.config.max_subscriptions as usize).then_some(ReasonCode::QuotaExceeded)
     }
 
-    /// Makes one subscription. True if other shards had to be told.
+    /// Makes one subscription.
     fn apply(
         &mut self,
         index: u32,
@@ -110,7 +113,7 @@ impl Shard {
         id: u32,
         v5: bool,
         waiting: &mut Waiting,
-    ) -> bool {
+    ) {
         debug!(
             "{} subscribes to {} (QoS {}).",
             self.sessions[index].client_id.escape_debug(),
@@ -119,9 +122,9 @@ impl Shard {
         );
         if filter.share().is_some() {
             if self.join_share(index, filter.as_str(), options.qos, id) {
-                waiting.joins += 1;
+                waiting.joins.push(filter.as_str().into());
             }
-            return self.gate_used; // The owner's answer covers the rest; no retained messages are sent.
+            return; // No retained messages are sent.
         }
         let value = Subscription {
             qos: options.qos,
@@ -130,10 +133,9 @@ impl Shard {
             id,
         };
         let replaced = self.subscriptions.insert(filter.filter(), session_subscriber(index), value).is_some();
-        let mut announced = false;
         if !replaced {
             for change in self.interest.count(filter.filter(), true).into_iter().flatten() {
-                announced |= self.announce(change);
+                self.announce(change);
             }
         }
         let replay = match options.retain_handling {
@@ -144,13 +146,15 @@ impl Shard {
         if replay || !v5 {
             waiting.replays.push(self.create_replay(index, filter.filter(), value));
         }
-        announced
     }
 
-    /// Tells all other shards of a change of interest; false if there are none.
-    pub(super) fn announce(&mut self, change: Change) -> bool {
+    /// Tells all other shards of a change of interest.
+    pub(super) fn announce(&mut self, change: Change) {
         if self.shards == 1 {
-            return false;
+            return;
+        }
+        if matches!(change, Change::Pattern { add: true, .. } | Change::All(true)) {
+            self.interest_gate = self.gate();
         }
         self.send_to_all_peers(&match change {
             Change::Pattern { add, pattern } => {
@@ -158,11 +162,10 @@ impl Shard {
             }
             Change::All(all) => PeerMessage::InterestInAll(all),
         });
-        true
     }
 
     fn is_ready(&self, waiting: &Waiting) -> bool {
-        waiting.joins == 0 && waiting.gate <= self.opened
+        waiting.joins.is_empty() && waiting.gate <= self.opened
     }
 
     /// Gates opened: some SUBACKs may leave.
@@ -180,9 +183,12 @@ impl Shard {
     }
 
     /// The owner of a shared subscription has told everyone.
-    pub(super) fn on_share_joined(&mut self, member: SessionKey) {
-        if let Some(waiting) = self.waiting.iter_mut().find(|w| w.session == member && w.joins > 0) {
-            waiting.joins -= 1;
+    pub(super) fn on_share_joined(&mut self, member: SessionKey, filter: &str) {
+        let mut waiting = self.waiting.iter_mut().filter(|w| w.session == member);
+        if let Some((waiting, at)) =
+            waiting.find_map(|w| w.joins.iter().position(|f| **f == *filter).map(|at| (w, at)))
+        {
+            waiting.joins.remove(at);
             self.release_subscribes();
         }
     }
@@ -219,6 +225,7 @@ impl Shard {
                 // [MQTT-3.10.4-1]
                 let existed = self.subscriptions.remove(filter.filter(), session_subscriber(index)).is_some();
                 if existed {
+                    self.end_replays_of(index, filter.filter());
                     for change in self.interest.count(filter.filter(), false).into_iter().flatten() {
                         self.announce(change);
                     }

@@ -303,10 +303,12 @@ impl Outgoing {
         }
     }
 
-    /// Takes everything that is not done and not yet with the receiver, in order.
+    /// Takes everything that another receiver may have instead, in order: what is queued, and QoS 1 messages
+    /// that are not acknowledged. A QoS 2 message that was sent belongs to its receiver [MQTT-4.8.2-5].
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let this = core::mem::take(self);
-        this.in_flight.into_iter().filter_map(|e| e.delivery).chain(this.queue)
+        let sent = this.in_flight.into_iter().filter(|e| e.qos != QoS::ExactlyOnce);
+        sent.filter_map(|e| e.delivery).chain(this.queue)
     }
 }
 

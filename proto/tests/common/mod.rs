@@ -84,6 +84,8 @@ pub struct Rig {
     pub shuffled: bool,
     peers: Vec<VecDeque<(u16, PeerMessage)>>,
     wake: Vec<Option<Instant>>,
+    /// Whether a shard has outputs left.
+    polling: Vec<bool>,
     pub pipes: Vec<Pipe>,
     pub names: BTreeMap<String, usize>,
     pub asked: Vec<Authenticate>,
@@ -94,6 +96,8 @@ pub struct Rig {
     pub trace: Vec<String>,
     pub traced: bool,
     turn: usize,
+    /// The pipe that last used an index.
+    by_index: Vec<usize>,
 }
 
 /// The default configuration without `$SYS`.
@@ -119,6 +123,7 @@ impl Rig {
             shuffled: seed != 0,
             peers: (0..shards).map(|_| VecDeque::new()).collect(),
             wake: vec![None; usize::from(shards)],
+            polling: vec![false; usize::from(shards)],
             pipes: Vec::new(),
             names: BTreeMap::new(),
             asked: Vec::new(),
@@ -128,6 +133,7 @@ impl Rig {
             trace: Vec::new(),
             traced: false,
             turn: 0,
+            by_index: Vec::new(),
             config,
             placement,
         };
@@ -151,6 +157,10 @@ impl Rig {
                 ConnId { index: self.last_index - 1, generation: 0 }
             }
         };
+        if self.by_index.len() <= id.index as usize {
+            self.by_index.resize(id.index as usize + 1, 0);
+        }
+        self.by_index[id.index as usize] = at;
         self.pipes.push(Pipe {
             id,
             shard,
@@ -169,8 +179,7 @@ impl Rig {
             cuts: false,
         });
         let input = Input::Opened { conn: id, listener: 0, peer: None, identity: None, entropy };
-        self.shards[shard].handle(self.now, input);
-        self.drain(shard);
+        self.handle(shard, input);
         at
     }
 
@@ -207,10 +216,12 @@ impl Rig {
         if !self.pipes[at].open {
             return;
         }
-        self.forget(at);
         let (shard, conn) = (self.pipes[at].shard, self.pipes[at].id);
-        self.shards[shard].handle(self.now, Input::Closed { conn });
-        self.drain(shard);
+        self.finish(shard);
+        if self.pipes[at].open {
+            self.forget(at);
+            self.handle(shard, Input::Closed { conn });
+        }
     }
 
     fn forget(&mut self, at: usize) {
@@ -223,31 +234,30 @@ impl Rig {
     pub fn take_more(&mut self, name: &str, bytes: Option<usize>) {
         let at = self.names[name];
         self.pipes[at].takes = bytes;
+        let shard = self.pipes[at].shard;
+        self.finish(shard);
         if self.pipes[at].open {
             self.write(at);
-            self.drain(self.pipes[at].shard);
+            self.drain(shard);
         }
     }
 
     pub fn authenticated(&mut self, name: &str, verdict: Verdict) {
         let (shard, conn) = (self.pipe(name).shard, self.pipe(name).id);
-        self.shards[shard].handle(self.now, Input::Authenticated { conn, verdict });
-        self.drain(shard);
+        self.handle(shard, Input::Authenticated { conn, verdict });
         self.settle();
     }
 
     pub fn configure(&mut self, config: Config) {
         self.config = Arc::new(config);
         for shard in 0..self.shards.len() {
-            self.shards[shard].handle(self.now, Input::Configured(self.config.clone()));
-            self.drain(shard);
+            self.handle(shard, Input::Configured(self.config.clone()));
         }
     }
 
     pub fn shut_down(&mut self) {
         for shard in 0..self.shards.len() {
-            self.shards[shard].handle(self.now, Input::Shutdown);
-            self.drain(shard);
+            self.handle(shard, Input::Shutdown);
         }
     }
 
@@ -258,11 +268,18 @@ impl Rig {
 
     /// Handles one thing that is ready, chosen by the seed or in turn; false if there is none.
     pub fn step(&mut self) -> bool {
-        let count = self.shards.len() + self.pipes.len();
+        let count_of_shards = self.shards.len();
+        let count = count_of_shards + self.pipes.len();
         let start = if self.shuffled { self.random.below(2 * count) } else { self.turn };
         self.turn = (self.turn + 1) % count;
         for i in 0..count {
             let at = (start + i) % count;
+            let shard = if at < count_of_shards { at } else { self.pipes[at - count_of_shards].shard };
+            if self.polling[shard] {
+                self.poll(shard);
+                self.steps += 1;
+                return true;
+            }
             // Twice the chance for the queues between shards, of which there are few.
             if at < self.shards.len() {
                 let timeout_first = self.shuffled && self.random.one_in(2);
@@ -278,11 +295,26 @@ impl Rig {
         false
     }
 
+    /// Hands in what one connection sent.
+    pub fn step_pipe(&mut self, name: &str) -> bool {
+        let at = self.names[name];
+        self.feed(at)
+    }
+
+    /// As `step_pipe`, by place.
+    pub fn feed_pipe(&mut self, at: usize) -> bool {
+        self.feed(at)
+    }
+
+    /// One timeout of a shard, if it is due.
+    pub fn step_shard(&mut self, shard: usize) -> bool {
+        self.time_out(shard)
+    }
+
     fn time_out(&mut self, shard: usize) -> bool {
-        let due = self.wake[shard].is_some_and(|at| at <= self.now);
+        let due = !self.polling[shard] && self.wake[shard].is_some_and(|at| at <= self.now);
         if due {
-            self.shards[shard].handle(self.now, Input::Timeout);
-            self.drain(shard);
+            self.handle(shard, Input::Timeout);
         }
         due
     }
@@ -292,6 +324,7 @@ impl Rig {
         if self.peers[shard].is_empty() {
             return false;
         }
+        self.finish(shard);
         let most = if self.shuffled { 1 + self.random.below(4) } else { usize::MAX };
         for _ in 0..most {
             let Some((from, message)) = self.peers[shard].pop_front() else { break };
@@ -302,6 +335,7 @@ impl Rig {
     }
 
     fn feed(&mut self, at: usize) -> bool {
+        self.finish(self.pipes[at].shard);
         let pipe = &mut self.pipes[at];
         if !pipe.open || pipe.paused || pipe.up.is_empty() {
             return false;
@@ -319,46 +353,67 @@ impl Rig {
         true
     }
 
-    /// Polls a shard until it waits.
+    /// Polls a shard until it waits, or, when shuffled, lets the scheduler do so in pieces.
     fn drain(&mut self, shard: usize) {
-        loop {
-            let output = self.shards[shard].poll_output(self.now);
-            if self.traced {
-                self.trace.push(format!("{shard} {output:?}"));
+        self.polling[shard] = true;
+        if !self.shuffled {
+            self.finish(shard);
+        }
+    }
+
+    /// A shard takes nothing in until all of its outputs are out.
+    fn finish(&mut self, shard: usize) {
+        while self.polling[shard] {
+            self.poll(shard);
+        }
+    }
+
+    /// Takes one input and begins to poll.
+    fn handle(&mut self, shard: usize, input: Input<'_>) {
+        self.finish(shard);
+        self.shards[shard].handle(self.now, input);
+        self.drain(shard);
+    }
+
+    /// Takes one output.
+    fn poll(&mut self, shard: usize) {
+        let output = self.shards[shard].poll_output(self.now);
+        if self.traced {
+            self.trace.push(format!("{shard} {output:?}"));
+        }
+        match output {
+            Output::Timeout(at) => {
+                self.wake[shard] = at;
+                self.polling[shard] = false;
             }
-            match output {
-                Output::Timeout(at) => {
-                    self.wake[shard] = at;
-                    return;
+            Output::Peer { to, message } => {
+                assert_ne!(usize::from(to), shard);
+                self.peers[usize::from(to)].push_back((shard as u16, message));
+            }
+            Output::Transmit(id) => {
+                if let Some(at) = self.find(shard, id) {
+                    self.write(at);
                 }
-                Output::Peer { to, message } => {
-                    assert_ne!(usize::from(to), shard);
-                    self.peers[usize::from(to)].push_back((shard as u16, message));
-                }
-                Output::Transmit(id) => {
-                    if let Some(at) = self.find(shard, id) {
-                        self.write(at);
-                    }
-                }
-                Output::PauseReads(id) => self.with(shard, id, |p| p.paused = true),
-                Output::ResumeReads(id) => self.with(shard, id, |p| p.paused = false),
-                Output::Authenticate(ask) => self.asked.push(*ask),
-                Output::Close { conn, last } => {
-                    if let Some(at) = self.find(shard, conn) {
-                        let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
-                        let most = self.pipes[at].takes.unwrap_or(usize::MAX).min(bytes.len());
-                        self.read(at, &bytes[..most]);
-                        self.forget(at);
-                        self.pipes[at].news.push("CLOSED".into());
-                        self.pipes[at].log.push("CLOSED".into());
-                    }
+            }
+            Output::PauseReads(id) => self.with(shard, id, |p| p.paused = true),
+            Output::ResumeReads(id) => self.with(shard, id, |p| p.paused = false),
+            Output::Authenticate(ask) => self.asked.push(*ask),
+            Output::Close { conn, last } => {
+                if let Some(at) = self.find(shard, conn) {
+                    let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
+                    let most = self.pipes[at].takes.unwrap_or(usize::MAX).min(bytes.len());
+                    self.read(at, &bytes[..most]);
+                    self.forget(at);
+                    self.pipes[at].news.push("CLOSED".into());
+                    self.pipes[at].log.push("CLOSED".into());
                 }
             }
         }
     }
 
     fn find(&self, shard: usize, id: ConnId) -> Option<usize> {
-        self.pipes.iter().position(|p| p.open && p.id == id && p.shard == shard)
+        let at = *self.by_index.get(id.index as usize)?;
+        self.pipes.get(at).filter(|p| p.open && p.id == id && p.shard == shard).map(|_| at)
     }
 
     fn with(&mut self, shard: usize, id: ConnId, f: impl FnOnce(&mut Pipe)) {
@@ -459,7 +514,8 @@ impl Rig {
             }
         }
         for (name, &at) in &self.names {
-            assert!(self.pipes[at].news.is_empty(), "{name} read more: {:?}\n{here}", self.pipes[at].news);
+            let news = &self.pipes[at].news;
+            assert!(news.is_empty(), "{name} read more: {:?}\n{here}", &news[..news.len().min(9)]);
         }
         self
     }

@@ -51,6 +51,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
                     _ if part.starts_with("delay") => {
                         will_properties.push(Property::WillDelayInterval(self::number(&part[5..])));
                     }
+                    "q0" => {}
                     _ => will_properties.push(Property::MessageExpiryInterval(self::number(&part[3..]))),
                 }
             }
