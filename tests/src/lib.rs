@@ -1,1 +1,14 @@
 //! Helpers for the tests of the whole.
+//!
+//! [`process`] starts the broker binary and other programs and reads what they write, [`wire`] speaks raw
+//! bytes of MQTT to it, [`matrix!`] repeats a list of cases for each protocol version and number of workers.
+//! Nothing here sleeps for a time: everything waits for a condition, for at most [`PATIENCE`].
+
+use std::time::Duration;
+
+pub mod matrix;
+pub mod process;
+pub mod wire;
+
+/// How long a test waits for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -36,6 +36,8 @@ pub(super) enum Pause {
     Credit = 4,
     /// Until it takes what it was sent.
     Output = 8,
+    /// Until the gates its acknowledgements wait for have opened.
+    Gates = 16,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.
@@ -85,10 +87,9 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
     pub blocked: bool,
-    /// When [`Timer::Alive`] is to fire; earlier entries are left over.
-    pub alive_at: Instant,
-    /// When [`Timer::Stalled`] is to fire, [`Instant::NEVER`] if it is not armed.
-    pub stalled_at: Instant,
+    /// When the timers of the connection fire.
+    pub alive_armed: Instant,
+    pub stalled_armed: Instant,
     /// When output last moved.
     pub progress_at: Instant,
     pub peer: Option<SocketAddr>,
@@ -120,8 +121,6 @@ impl Shard {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
-        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
-        let alive_at = self.now + limit;
         self.conns[at] = Some(Conn {
             generation: id.generation,
             session: NO_SESSION,
@@ -130,8 +129,8 @@ impl Shard {
             paused: 0,
             dirty: false,
             blocked: false,
-            alive_at,
-            stalled_at: Instant::NEVER,
+            alive_armed: Instant::NEVER,
+            stalled_armed: Instant::NEVER,
             progress_at: self.now,
             peer,
             identity: identity.map(Box::from),
@@ -141,7 +140,7 @@ impl Shard {
             route: None,
         });
         self.counters.connections += 1;
-        self.timers.arm(alive_at, Timer::Alive(id.index));
+        self.arm_alive(id.index);
     }
 
     pub(super) fn on_received(&mut self, id: ConnId, bytes: &[u8]) -> usize {
@@ -273,9 +272,8 @@ impl Shard {
             conn.progress_at = now;
         }
         if conn.blocked {
-            if conn.stalled_at == Instant::NEVER {
-                conn.stalled_at = now + stall;
-                timers.arm(conn.stalled_at, Timer::Stalled(id.index));
+            if !was_blocked {
+                timers.arm(&mut conn.stalled_armed, now + stall, Timer::Stalled(id.index));
             }
         } else {
             conn.link.outbox.recycle(pool);
@@ -359,47 +357,64 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_alive_timer(&mut self, index: u32) {
-        let connect = Duration::from_secs(self.config.connect_timeout_s.into());
-        let now = self.now;
-        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
-        let id = conn.id(index);
-        if conn.alive_at > now {
-            return; // Of another connection, or of an earlier phase.
+    /// When a connection is to be closed if nothing is heard from it, and why.
+    fn alive_deadline(&self, conn: &Conn) -> (Instant, Cause) {
+        if conn.phase != Phase::Running {
+            let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+            return (conn.link.sent_at + limit, Cause::Silent("no CONNECT in time"));
         }
-        let (deadline, cause) = match conn.phase {
-            Phase::Running if conn.link.keep_alive_s == 0 => return,
-            Phase::Running => {
-                // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet.
-                let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
-                (if conn.paused != 0 { now + limit } else { conn.link.received_at + limit }, Cause::KeepAlive)
-            }
-            _ => (conn.link.sent_at + connect, Cause::Silent("no CONNECT in time")),
-        };
-        if deadline <= now {
-            self.close(id, cause);
-        } else {
-            conn.alive_at = deadline;
-            self.timers.arm(deadline, Timer::Alive(index));
+        // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet; it stands still
+        // while it is we who do not read.
+        let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
+        match conn.link.keep_alive_s {
+            0 => (Instant::NEVER, Cause::KeepAlive),
+            _ if conn.paused != 0 => (self.now + limit, Cause::KeepAlive),
+            _ => (conn.link.received_at + limit, Cause::KeepAlive),
         }
     }
 
-    pub(super) fn on_stalled_timer(&mut self, index: u32) {
-        let stall = Duration::from_secs(self.config.output_stall_s.into());
-        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
-        if conn.stalled_at > self.now {
-            return; // Of another connection.
+    /// Makes sure that [`Shard::on_alive_timer`] comes in time.
+    pub(super) fn arm_alive(&mut self, index: u32) {
+        let Some(conn) = self.conns.get(index as usize).and_then(Option::as_ref) else { return };
+        let (deadline, _) = self.alive_deadline(conn);
+        let Shard { conns, timers, .. } = self;
+        if let Some(conn) = &mut conns[index as usize] {
+            timers.arm(&mut conn.alive_armed, deadline, Timer::Alive(index));
         }
-        conn.stalled_at = Instant::NEVER;
+    }
+
+    pub(super) fn on_alive_timer(&mut self, at: Instant, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if conn.alive_armed != at {
+            return;
+        }
+        conn.alive_armed = Instant::NEVER;
+        let id = conn.id(index);
+        let Some(conn) = self.conns[index as usize].as_ref() else { return };
+        let (deadline, cause) = self.alive_deadline(conn);
+        if deadline <= self.now {
+            self.close(id, cause);
+        } else {
+            self.arm_alive(index);
+        }
+    }
+
+    pub(super) fn on_stalled_timer(&mut self, at: Instant, index: u32) {
+        let stall = Duration::from_secs(self.config.output_stall_s.into());
+        let Shard { conns, timers, now, .. } = self;
+        let Some(conn) = conns.get_mut(index as usize).and_then(Option::as_mut) else { return };
+        if conn.stalled_armed != at {
+            return;
+        }
+        conn.stalled_armed = Instant::NEVER;
         if !conn.blocked {
             return;
         }
         let (id, deadline) = (conn.id(index), conn.progress_at + stall);
-        if deadline <= self.now {
+        if deadline <= *now {
             self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
         } else {
-            conn.stalled_at = deadline;
-            self.timers.arm(deadline, Timer::Stalled(index));
+            timers.arm(&mut conn.stalled_armed, deadline, Timer::Stalled(index));
         }
     }
 }

@@ -4,7 +4,6 @@ use super::conn::{Cause, Flow, Pause, Phase};
 use super::io::{Authenticate, ConnId, Output, Verdict};
 use super::rights::Subject;
 use super::session::Will;
-use super::timer::Timer;
 use super::{Authentication, Shard};
 use crate::codec::{
     ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version,
@@ -15,7 +14,6 @@ use crate::topic::{TopicName, separators};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 use log::info;
 
 /// What a CONNECT asks for, kept while authentication is underway.
@@ -265,11 +263,7 @@ impl Shard {
             link.keep_alive_s,
             UserText(session.username.as_deref()),
         );
-        if link.keep_alive_s > 0 {
-            let limit = Duration::from_millis(u64::from(link.keep_alive_s) * 1500);
-            conn.alive_at = self.now + limit;
-            self.timers.arm(conn.alive_at, Timer::Alive(id.index));
-        }
+        self.arm_alive(id.index);
         self.counters.clients_connected += 1;
         let mut properties = PropertiesBuf::default();
         if v5 {

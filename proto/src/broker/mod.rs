@@ -136,7 +136,7 @@ impl Shard {
         let shards = shards.clamp(1, SHARDS_MAX);
         let mut timers = Timers::default();
         if config.sys_interval_s > 0 {
-            timers.arm(now, Timer::Sys);
+            timers.arm(&mut { Instant::NEVER }, now, Timer::Sys);
         }
         Shard {
             id,
@@ -239,7 +239,7 @@ impl Shard {
 
     fn on_configured(&mut self, config: Arc<Config>) {
         if self.config.sys_interval_s == 0 && config.sys_interval_s > 0 {
-            self.timers.arm(self.now, Timer::Sys);
+            self.timers.arm(&mut { Instant::NEVER }, self.now, Timer::Sys);
         }
         self.config = config;
         // What was decided under the old rights is decided anew.
@@ -260,11 +260,11 @@ impl Shard {
     }
 
     fn on_timeout(&mut self) {
-        while let Some(timer) = self.timers.due(self.now) {
+        while let Some((at, timer)) = self.timers.due(self.now) {
             match timer {
-                Timer::Alive(conn) => self.on_alive_timer(conn),
-                Timer::Stalled(conn) => self.on_stalled_timer(conn),
-                Timer::Session(session) => self.on_session_timer(session),
+                Timer::Alive(conn) => self.on_alive_timer(at, conn),
+                Timer::Stalled(conn) => self.on_stalled_timer(at, conn),
+                Timer::Session(session) => self.on_session_timer(at, session),
                 Timer::Sys => self.on_sys_timer(),
             }
         }

@@ -7,6 +7,7 @@
 use super::conn::Pause;
 use super::interest::{Change, Pattern};
 use super::io::{ConnId, Output, ShardId};
+use super::publish::PENDING_ACKS_MAX;
 use super::{SLICE, Shard, Work};
 use crate::message::Message;
 use alloc::boxed::Box;
@@ -303,8 +304,12 @@ impl Shard {
             if conn.link.pending_acks() > 0 {
                 self.gated.push(id);
             }
+            let room = conn.link.pending_acks() < PENDING_ACKS_MAX / 2;
             if any {
                 self.mark_dirty(id);
+            }
+            if room {
+                self.resume(id, Pause::Gates);
             }
         }
         self.release_joins();

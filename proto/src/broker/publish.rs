@@ -19,6 +19,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use log::debug;
 
+/// How many acknowledgements of one connection may wait for gates before it is not read.
+pub(super) const PENDING_ACKS_MAX: usize = 1024;
+
 /// What a session chose for one of its subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subscription {
@@ -193,8 +196,10 @@ impl Shard {
         if qos != QoS::AtMostOnce {
             let incoming = &mut self.sessions[session].incoming;
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
-            // [MQTT-3.3.4-7]; 3.x has no such limit to break.
-            if v5 && !known && conn.link.receiving() >= receive_maximum {
+            // [MQTT-3.3.4-7]; 3.x has no such limit to break. What waits for our gates is not held
+            // against the client: that is what `Pause::Gates` is for.
+            let unreleased = usize::from(conn.link.unreleased);
+            if v5 && !known && unreleased >= receive_maximum {
                 return self.fail(
                     id,
                     ReasonCode::ReceiveMaximumExceeded,
@@ -215,7 +220,9 @@ impl Shard {
                 return self.fail(id, ReasonCode::TopicNameInvalid, "the topic has too many levels");
             }
             let subject = self.sessions[session].subject();
-            if !self.config.rights.may_publish(subject, publication.topic) {
+            // What the broker says of itself nobody else says.
+            let system = publication.topic.starts_with("$SYS/");
+            if system || !self.config.rights.may_publish(subject, publication.topic) {
                 debug!(
                     "Denied PUBLISH of {} to {}.",
                     subject.client_id.escape_debug(),
@@ -281,8 +288,12 @@ impl Shard {
             self.mark_dirty(id);
             return self.after_answer(id);
         }
-        if conn.link.pending_acks() == 1 {
+        let pending = conn.link.pending_acks();
+        if pending == 1 {
             self.wait_for_gate(id);
+        } else if pending >= PENDING_ACKS_MAX {
+            self.pause(id, Pause::Gates);
+            return Flow::Pause;
         }
         Flow::Continue
     }
@@ -301,7 +312,7 @@ impl Shard {
         self.deliver_or_queue(Source::Within, &publication, route, kept);
     }
 
-    /// Delivers what another shard sent to this one's subscribers. True if it is done.
+    /// Delivers what another shard sent to this one's subscribers and groups. True if it is done.
     pub(super) fn publish_from_peer(&mut self, from: ShardId, message: Message) -> bool {
         let publication = message.as_publication();
         let mut route = self.route.take().unwrap_or_default();

@@ -39,6 +39,8 @@ pub(super) struct Session {
     pub will: Option<Box<Will>>,
     /// When the will is published, while there is no connection.
     pub will_at: Instant,
+    /// When the session's timer fires.
+    pub armed: Instant,
     pub outgoing: Outgoing,
     pub incoming: Incoming,
     /// Shared subscriptions.
@@ -78,6 +80,7 @@ impl Shard {
             expires_at: Instant::NEVER,
             will: None,
             will_at: Instant::NEVER,
+            armed: Instant::NEVER,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             shares: Vec::new(),
@@ -115,35 +118,38 @@ impl Shard {
         }
         if session.expiry_s != u32::MAX {
             session.expires_at = now + Duration::from_secs(session.expiry_s.into());
-            self.timers.arm(session.expires_at, Timer::Session(index));
         }
         if let Some(will) = &session.will {
             session.will_at = now + Duration::from_secs(will.delay_s.into());
-            let at = session.will_at;
-            if at <= now {
-                self.publish_will(index);
-            } else {
-                self.timers.arm(at, Timer::Session(index));
-            }
         }
+        self.check_session(index);
     }
 
-    pub(super) fn on_session_timer(&mut self, index: u32) {
+    /// Does what is due for a session without a connection, and comes back for the rest.
+    fn check_session(&mut self, index: u32) {
         let now = self.now;
         let Some(session) = self.sessions.get(index) else { return };
-        if session.conn.is_some() {
-            return;
-        }
-        let (will_at, expires_at) = (session.will_at, session.expires_at);
-        if will_at <= now {
+        if session.will_at <= now {
             self.publish_will(index);
         }
-        if expires_at <= now {
-            self.counters.clients_expired += 1;
-            if let Some(session) = self.sessions.get(index) {
-                info!("Session of client {} expired.", session.client_id.escape_debug());
+        let Shard { sessions, timers, .. } = self;
+        let Some(session) = sessions.get_mut(index) else { return };
+        if session.expires_at > now {
+            let at = session.expires_at.min(session.will_at);
+            return timers.arm(&mut session.armed, at, Timer::Session(index));
+        }
+        info!("Session of client {} expired.", session.client_id.escape_debug());
+        self.counters.clients_expired += 1;
+        self.end_session(index);
+    }
+
+    pub(super) fn on_session_timer(&mut self, at: Instant, index: u32) {
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        if session.armed == at {
+            session.armed = Instant::NEVER;
+            if session.conn.is_none() {
+                self.check_session(index);
             }
-            self.end_session(index);
         }
     }
 

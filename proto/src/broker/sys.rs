@@ -5,6 +5,7 @@ use super::peer::PeerMessage;
 use super::timer::Timer;
 use crate::codec::QoS;
 use crate::message::Message;
+use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -105,7 +106,7 @@ impl Shard {
         if interval == 0 {
             return;
         }
-        self.timers.arm(self.now + Duration::from_secs(interval), Timer::Sys);
+        self.timers.arm(&mut { Instant::NEVER }, self.now + Duration::from_secs(interval), Timer::Sys);
         let mut counters = self.counters();
         counters.stored =
             self.sessions.iter().map(|(_, s)| (s.outgoing.in_flight() + s.outgoing.queued()) as u64).sum();

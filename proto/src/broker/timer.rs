@@ -1,5 +1,6 @@
-//! Moments to come back to, in one heap. An entry is never removed before its time: whoever armed it looks
-//! at its own state when it fires, and arms it again if the moment has moved.
+//! Moments to come back to, in one heap. An entry is never removed before its time: its owner looks at its own
+//! state when it fires, and arms it again if the moment has moved. So a client that comes and goes, or
+//! sends, costs no entry each time.
 
 use crate::time::Instant;
 use alloc::collections::BinaryHeap;
@@ -25,9 +26,11 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Fires `timer` at `at`, never at [`Instant::NEVER`].
-    pub fn arm(&mut self, at: Instant, timer: Timer) {
-        if at != Instant::NEVER {
+    /// Fires `timer` at `at`, or earlier. `armed` is the owner's note of when its entry fires
+    /// ([`Instant::NEVER`] for none): an earlier entry serves, as its owner arms again when it fires.
+    pub fn arm(&mut self, armed: &mut Instant, at: Instant, timer: Timer) {
+        if at < *armed {
+            *armed = at;
             self.heap.push(Reverse((at, timer)));
         }
     }
@@ -37,11 +40,11 @@ impl Timers {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// A timer whose moment has come.
-    pub fn due(&mut self, now: Instant) -> Option<Timer> {
+    /// A timer whose moment has come, with that moment: it counts if its owner's note says the same.
+    pub fn due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, timer))| timer)
+        self.heap.pop().map(|Reverse(entry)| entry)
     }
 }

@@ -105,7 +105,6 @@ pub struct Link {
     /// QoS 2 messages that came on this connection and are not released.
     pub unreleased: u16,
     acks: VecDeque<PendingAck>,
-    pending_pubacks: usize,
     aliases_in: Vec<Box<str>>,
     aliases_out: AliasesOut,
 }
@@ -125,7 +124,6 @@ impl Link {
             outbox: Outbox::default(),
             unreleased: 0,
             acks: VecDeque::new(),
-            pending_pubacks: 0,
             aliases_in: Vec::new(),
             aliases_out: AliasesOut::default(),
         }
@@ -199,7 +197,6 @@ impl Link {
             self.put_ack(pool, kind, packet_id, reason);
             return true;
         }
-        self.pending_pubacks += usize::from(kind == PacketType::PubAck);
         self.acks.push_back(PendingAck { gate, kind, packet_id, reason });
         false
     }
@@ -209,7 +206,6 @@ impl Link {
         let mut any = false;
         while self.acks.front().is_some_and(|a| a.gate <= opened) {
             if let Some(ack) = self.acks.pop_front() {
-                self.pending_pubacks -= usize::from(ack.kind == PacketType::PubAck);
                 self.put_ack(pool, ack.kind, ack.packet_id, ack.reason);
                 any = true;
             }
@@ -223,12 +219,6 @@ impl Link {
     /// How many acknowledgements wait for a gate.
     pub fn pending_acks(&self) -> usize {
         self.acks.len()
-    }
-
-    /// How many messages the peer has sent on this connection that count against our Receive Maximum: a QoS 2
-    /// message until its PUBREL, whether its PUBREC waits or not.
-    pub fn receiving(&self) -> usize {
-        self.pending_pubacks + usize::from(self.unreleased)
     }
 
     /// The topic a received PUBLISH means: its own, which an alias may then stand for, or the one its

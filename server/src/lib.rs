@@ -1,0 +1,28 @@
+//! An MQTT broker: the protocol core of [`hikyaku_proto`] driven by one mio event loop per core.
+//!
+//! ```
+//! use hikyaku::{Endpoint, Options, Server};
+//!
+//! let endpoint = Endpoint { address: ([127, 0, 0, 1], 0).into(), listener: 0, optional: false };
+//! let server = Server::start(Options { endpoints: vec![endpoint], workers: 2, config: Default::default() })?;
+//! println!("mqtt://{}", server.local_addrs()[0]);
+//! server.shutdown()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A worker is one thread with one [`mio::Poll`] and one [`Shard`](hikyaku_proto::broker::Shard), which
+//! it drives as the shard's contract says: hand in what happened, poll all outputs, write, wait.
+//! Workers share nothing; they post letters to each other. A connection belongs to the shard its client
+//! id hashes to: whoever accepts it reads until the CONNECT is there, then hands it over whole.
+
+mod clock;
+mod connection;
+mod listener;
+mod lobby;
+mod server;
+mod transport;
+mod wake;
+mod worker;
+
+pub use listener::Endpoint;
+pub use server::{Options, Remote, Server, StartError};

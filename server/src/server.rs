@@ -1,0 +1,204 @@
+//! A whole broker in this process: bound sockets, worker threads, and the way to end them.
+
+use crate::clock::Clock;
+use crate::listener::{Bound, Endpoint, bind};
+use crate::wake::{Letterbox, mailbox};
+use crate::worker::{Letter, MAILBOX, Seat, Worker};
+use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// What a [`Server`] is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to listen: at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// How many threads, each with a shard of the sessions: brought into 1 to
+    /// [`SHARDS_MAX`]. As many as there are cores is right for most.
+    pub workers: u16,
+    /// How to treat clients.
+    pub config: Config,
+}
+
+/// A running broker. Dropping it ends it, like [`Server::shutdown`].
+#[derive(Debug)]
+pub struct Server {
+    local_addrs: Vec<SocketAddr>,
+    remote: Remote,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Asks a [`Server`] to end, from anywhere.
+#[derive(Clone)]
+pub struct Remote {
+    letterboxes: Arc<[Letterbox<Letter>]>,
+}
+
+/// Why a [`Server`] does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// This address cannot be listened on: it is in use, not ours, or not permitted.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// There is no address to listen on.
+    NoEndpoint,
+    /// The system refuses threads, descriptors or random numbers.
+    System(io::Error),
+}
+
+impl Server {
+    /// Binds all endpoints and starts the workers. Clients are accepted when this returns.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, or the system is short of something; nothing is left behind then.
+    pub fn start(options: Options) -> Result<Server, StartError> {
+        let mut bound = Vec::new();
+        for endpoint in &options.endpoints {
+            let address = endpoint.address;
+            bound.extend(bind(endpoint).map_err(|cause| StartError::Listen { address, cause })?);
+        }
+        if bound.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        Self::run(bound, options.workers.clamp(1, SHARDS_MAX), options.config).map_err(StartError::System)
+    }
+
+    fn run(bound: Vec<Bound>, workers: u16, config: Config) -> io::Result<Server> {
+        let local_addrs = bound.iter().map(|b| b.address).collect();
+        let clock = Clock::start();
+        let config = Arc::new(config);
+        let placement = Arc::new(Placement::new(random()?, workers));
+        let mut seats = Vec::new();
+        let mut letterboxes = Vec::new();
+        for id in 0..workers {
+            let poll = mio::Poll::new()?;
+            let (letterbox, mailbox) = mailbox(poll.registry(), MAILBOX)?;
+            letterboxes.push(letterbox);
+            seats.push(Seat { id, seed: random()?, poll, mailbox });
+        }
+        let letterboxes: Arc<[_]> = letterboxes.into();
+        let mut server =
+            Server { local_addrs, remote: Remote { letterboxes: letterboxes.clone() }, threads: vec![] };
+        // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
+        let mut bound = Some(bound);
+        for seat in seats {
+            let name = format!("worker {}", seat.id);
+            let bound = bound.take().unwrap_or_default();
+            let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
+            let letterboxes = Arc::clone(&letterboxes);
+            let worker = Worker::new(seat, bound, config, placement, letterboxes, clock)?;
+            server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
+        }
+        Ok(server)
+    }
+
+    /// The addresses that are listened on, with their real ports.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// Something to end the server with from another thread.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// Waits until the server has ended, which takes a [`Remote::shutdown`].
+    ///
+    /// # Errors
+    /// If the system let a worker down; the others have then ended too.
+    pub fn wait(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    /// Says goodbye to all clients, closes everything, and waits for it.
+    ///
+    /// # Errors
+    /// As for [`Server::wait`].
+    pub fn shutdown(mut self) -> io::Result<()> {
+        self.remote.shutdown();
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.remote.shutdown();
+        let _ = self.join();
+    }
+}
+
+impl Remote {
+    /// Tells the server to end. Returns at once.
+    pub fn shutdown(&self) {
+        for letterbox in &*self.letterboxes {
+            // A worker that has ended needs no telling.
+            let _ = letterbox.post(Letter::Shutdown);
+            letterbox.ring();
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
+            StartError::NoEndpoint => f.write_str("There is no address to listen on."),
+            StartError::System(cause) => write!(f, "Cannot start: {cause}."),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
+            StartError::NoEndpoint => None,
+        }
+    }
+}
+
+fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+fn run(worker: Worker) -> io::Result<()> {
+    /// Half-changed state is worse than none: a panic in a shard ends the process, and what was stored
+    /// is the recovery.
+    struct AbortOnPanic;
+    impl Drop for AbortOnPanic {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                log::error!("A worker panicked; this is a bug. The broker ends.");
+                std::process::abort();
+            }
+        }
+    }
+    let _guard = AbortOnPanic;
+    let result = worker.run();
+    if let Err(e) = &result {
+        log::error!("A worker has to end: {e}.");
+    }
+    result
+}

@@ -1,0 +1,571 @@
+//! One thread, one poll, one shard: reads what arrives, drives the shard, writes what it says.
+//!
+//! A turn hands in everything the poll brought, then drains the shard's outputs, so that a burst of
+//! messages to one connection is one write. What a turn does for one connection is bounded by the read
+//! buffer; who has more to read goes on in the next turn, which then does not wait.
+
+use crate::clock::Clock;
+use crate::connection::{Connection, Places};
+use crate::listener::{Accepted, Bound, Doors};
+use crate::lobby::{Guest, Lobby};
+use crate::transport::{Received, Sent, Transport};
+use crate::wake::{Letterbox, Mailbox};
+use hikyaku_proto::broker::peer::PeerMessage;
+use hikyaku_proto::broker::{Config, ConnId, Home, Input, Output, Placement, Shard, ShardId, Verdict};
+use hikyaku_proto::codec::ReasonCode;
+use hikyaku_proto::outbox::Outbox;
+use hikyaku_proto::time::Instant;
+use mio::{Events, Poll, Token};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What workers tell each other, and the outside tells them.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// One shard to another.
+    Peer { from: ShardId, message: PeerMessage },
+    /// A connection whose home is with you, with what it has sent so far.
+    Arrival { transport: Transport, guest: Box<Guest> },
+    /// Say goodbye and end.
+    Shutdown,
+}
+
+/// What a worker is made of that can fail to be made.
+pub(crate) struct Seat {
+    pub(crate) id: ShardId,
+    pub(crate) seed: u64,
+    pub(crate) poll: Poll,
+    pub(crate) mailbox: Mailbox<Letter>,
+}
+
+/// The token of the mailbox's bell. Connections have their index, doors count down from here.
+pub(crate) const MAILBOX: Token = Token(usize::MAX);
+
+/// What one read may bring.
+const BUFFER_BYTES: usize = 128 << 10;
+/// What is handed in at most before outputs are drained, so that outboxes are tried before they grow.
+const FLUSH_BYTES: usize = 1 << 20;
+const EVENTS_PER_TURN: usize = 1024;
+const LETTERS_PER_TURN: usize = 4096;
+const ACCEPTS_PER_TURN: usize = 64;
+const SLICES: usize = 64;
+const WRITES_PER_TURN: usize = 16;
+/// How long a shutdown may take.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// A shard and all that connects it to the world.
+pub(crate) struct Worker {
+    id: ShardId,
+    shard: Shard,
+    config: Arc<Config>,
+    placement: Arc<Placement>,
+    clock: Clock,
+    poll: Poll,
+    mailbox: Mailbox<Letter>,
+    letterboxes: Arc<[Letterbox<Letter>]>,
+    /// The workers that were posted to and not rung since, as bits.
+    to_ring: u64,
+    doors: Doors,
+    lobby: Lobby,
+    connections: Places<Connection>,
+    /// Those that have more to do without an event.
+    ready: Vec<ConnId>,
+    spare: Vec<ConnId>,
+    buffer: Box<[u8]>,
+    unflushed: usize,
+    /// When the shard wants a [`Input::Timeout`].
+    deadline: Option<Instant>,
+    /// Set by [`Letter::Shutdown`]: when to end whatever is left.
+    ending: Option<Instant>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        seat: Seat,
+        bound: Vec<Bound>,
+        config: Arc<Config>,
+        placement: Arc<Placement>,
+        letterboxes: Arc<[Letterbox<Letter>]>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let Seat { id, seed, poll, mailbox } = seat;
+        let now = clock.now();
+        let shards = letterboxes.len() as u16;
+        let shard = Shard::new(id, shards, seed, Arc::clone(&config), Arc::clone(&placement), now);
+        let doors = Doors::open(bound, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
+        let connect_timeout = Duration::from_secs(config.connect_timeout_s.into());
+        Ok(Worker {
+            id,
+            shard,
+            config,
+            placement,
+            clock,
+            poll,
+            mailbox,
+            letterboxes,
+            to_ring: 0,
+            doors,
+            lobby: Lobby::new(guests_max(), connect_timeout),
+            connections: Places::new(),
+            ready: Vec::new(),
+            spare: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES].into(),
+            unflushed: 0,
+            deadline: None,
+            ending: None,
+        })
+    }
+
+    /// Works until [`Letter::Shutdown`].
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut now = self.clock.now();
+        self.flush(now);
+        while !self.has_ended(now) {
+            let timeout = self.timeout(now);
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => events.clear(),
+                Err(e) => return Err(e),
+            }
+            now = self.clock.now();
+            self.mailbox.wake_up();
+            for event in &events {
+                self.on_event(now, event);
+            }
+            self.take_letters(now);
+            self.go_on(now);
+            self.accept(now);
+            self.show_out(now);
+            if self.deadline.is_some_and(|deadline| deadline <= now) {
+                self.shard.handle(now, Input::Timeout);
+            }
+            self.flush(now);
+        }
+        Ok(())
+    }
+
+    fn has_ended(&self, now: Instant) -> bool {
+        self.ending.is_some_and(|latest| latest <= now || self.connections.len() == 0)
+    }
+
+    /// How long to wait for events. Unless it is zero, letters ring from here on.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let deadlines = [self.deadline, self.lobby.deadline(), self.doors.deadline(), self.ending];
+        let next = deadlines.into_iter().flatten().min();
+        let wait = next.map(|at| at.since(now));
+        if !self.ready.is_empty() || wait == Some(Duration::ZERO) || !self.mailbox.fall_asleep() {
+            return Some(Duration::ZERO);
+        }
+        wait
+    }
+
+    fn on_event(&mut self, now: Instant, event: &mio::event::Event) {
+        let token = event.token();
+        if token == MAILBOX {
+            return;
+        }
+        let Some(conn) = self.connections.at(token.0) else {
+            // A connection that is gone has a small token, which no door answers to.
+            return self.doors.on_event((MAILBOX.0 - 1).wrapping_sub(token.0));
+        };
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let gone = event.is_read_closed() || event.is_error();
+        connection.until_empty |= gone;
+        connection.readable |= gone || event.is_readable();
+        let readable = connection.readable;
+        if event.is_writable() && connection.full {
+            connection.full = false;
+            self.write(now, conn);
+        }
+        if readable {
+            self.read(now, conn);
+        }
+    }
+
+    fn take_letters(&mut self, now: Instant) {
+        for _ in 0..LETTERS_PER_TURN {
+            match self.mailbox.take() {
+                Some(Letter::Peer { from, message }) => {
+                    self.shard.handle(now, Input::Peer { from, message });
+                }
+                Some(Letter::Arrival { transport, guest }) => self.take_in(now, transport, guest),
+                Some(Letter::Shutdown) => self.begin_to_end(now),
+                None => return,
+            }
+        }
+    }
+
+    /// Serves those that are listed since the last time.
+    fn go_on(&mut self, now: Instant) {
+        let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
+        for conn in ready.drain(..) {
+            let Some(connection) = self.connections.get_mut(conn) else { continue };
+            connection.listed = false;
+            if connection.unwritten {
+                connection.unwritten = false;
+                self.write(now, conn);
+            }
+            self.hand_in_kept(now, conn);
+            if self.connections.get(conn).is_some_and(|c| c.readable) {
+                self.read(now, conn);
+            }
+        }
+        self.spare = ready;
+    }
+
+    fn list(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(conn)
+            && !connection.listed
+        {
+            connection.listed = true;
+            self.ready.push(conn);
+        }
+    }
+
+    /// Reads one buffer. What it brings not, comes with an event or in the next turn.
+    fn read(&mut self, now: Instant, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.paused || !connection.kept.is_empty() {
+            // The events that come meanwhile are spent. What is kept goes first, from the list.
+            connection.until_empty = true;
+            return;
+        }
+        match connection.transport.read(&mut self.buffer) {
+            Ok(Received::Bytes { bytes, more }) => {
+                connection.readable = more || connection.until_empty;
+                if connection.readable {
+                    self.list(conn);
+                }
+                self.on_bytes(now, conn, bytes);
+            }
+            Ok(Received::Nothing) => {
+                connection.readable = false;
+                connection.until_empty = false;
+            }
+            Ok(Received::End) => self.on_transport_closed(now, conn),
+            Err(e) => {
+                log::debug!("A connection broke: {e}.");
+                self.on_transport_closed(now, conn);
+            }
+        }
+    }
+
+    /// The first `bytes` of the buffer are the connection's.
+    fn on_bytes(&mut self, now: Instant, conn: ConnId, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.guest.is_some() {
+            return self.on_guest_bytes(now, conn, bytes);
+        }
+        let bytes = &self.buffer[..bytes];
+        let used = self.shard.handle(now, Input::Received { conn, bytes });
+        if used < bytes.len() {
+            connection.kept = bytes[used..].to_vec();
+            connection.paused = true;
+        }
+        self.on_handed_in(now, used);
+    }
+
+    fn hand_in_kept(&mut self, now: Instant, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.paused || connection.kept.is_empty() {
+            return;
+        }
+        let mut kept = std::mem::take(&mut connection.kept);
+        let used = self.shard.handle(now, Input::Received { conn, bytes: &kept });
+        if used < kept.len() {
+            kept.drain(..used);
+            connection.kept = kept;
+            connection.paused = true;
+        }
+        self.on_handed_in(now, used);
+    }
+
+    fn on_handed_in(&mut self, now: Instant, bytes: usize) {
+        self.unflushed += bytes;
+        if self.unflushed >= FLUSH_BYTES {
+            self.flush(now);
+        }
+    }
+
+    fn on_transport_closed(&mut self, now: Instant, conn: ConnId) {
+        let Some(connection) = self.remove(conn) else { return };
+        if connection.guest.is_none() {
+            self.shard.handle(now, Input::Closed { conn });
+        }
+    }
+
+    /// Takes a connection out of all books but the shard's.
+    fn remove(&mut self, conn: ConnId) -> Option<Connection> {
+        let connection = self.connections.remove(conn)?;
+        if let Some(guest) = &connection.guest {
+            self.lobby.leave(guest.received.len());
+        }
+        self.doors.on_close();
+        Some(connection)
+    }
+
+    /// Does what the shard says, until it has nothing to say, and wakes those who have post.
+    fn flush(&mut self, now: Instant) {
+        self.unflushed = 0;
+        loop {
+            match self.shard.poll_output(now) {
+                Output::Transmit(conn) => self.write(now, conn),
+                Output::PauseReads(conn) => {
+                    if let Some(connection) = self.connections.get_mut(conn) {
+                        connection.paused = true;
+                    }
+                }
+                Output::ResumeReads(conn) => {
+                    if let Some(connection) = self.connections.get_mut(conn) {
+                        connection.paused = false;
+                        if connection.readable || !connection.kept.is_empty() {
+                            self.list(conn);
+                        }
+                    }
+                }
+                Output::Close { conn, last } => self.close(conn, &last),
+                Output::Authenticate(question) => {
+                    // Nobody here knows names and passwords: nobody gets in by one.
+                    let verdict = Verdict::Failure(ReasonCode::NotAuthorized);
+                    self.shard.handle(now, Input::Authenticated { conn: question.conn, verdict });
+                }
+                Output::Peer { to, message } => {
+                    self.post(to, Letter::Peer { from: self.id, message });
+                }
+                Output::Timeout(deadline) => {
+                    self.deadline = deadline;
+                    break;
+                }
+            }
+        }
+        let mut to_ring = std::mem::take(&mut self.to_ring);
+        while to_ring != 0 {
+            self.letterboxes[to_ring.trailing_zeros() as usize].ring();
+            to_ring &= to_ring - 1;
+        }
+    }
+
+    fn post(&mut self, to: ShardId, letter: Letter) {
+        // A worker that has ended does not read its post: the broker is closing.
+        if let Some(letterbox) = self.letterboxes.get(usize::from(to))
+            && letterbox.post(letter).is_ok()
+        {
+            self.to_ring |= 1 << to;
+        }
+    }
+
+    /// Writes as much of the outbox as the transport takes, within this turn's bound.
+    fn write(&mut self, now: Instant, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.full {
+            self.shard.handle(now, Input::Written { conn, bytes: 0 });
+            return;
+        }
+        for _ in 0..WRITES_PER_TURN {
+            let Some(outbox) = self.shard.outbox(conn) else { return };
+            if outbox.is_empty() {
+                return;
+            }
+            let result = write(&mut connection.transport, &mut outbox.chunks());
+            match result {
+                Ok(sent) => {
+                    connection.full = sent.full;
+                    self.shard.handle(now, Input::Written { conn, bytes: sent.bytes });
+                    if sent.full {
+                        return;
+                    }
+                }
+                Err(e) => {
+                    log::debug!("A connection broke: {e}.");
+                    return self.on_transport_closed(now, conn);
+                }
+            }
+        }
+        connection.unwritten = true;
+        self.list(conn);
+    }
+
+    fn close(&mut self, conn: ConnId, last: &Outbox) {
+        let Some(mut connection) = self.remove(conn) else { return };
+        write_all(&mut connection.transport, last);
+        connection.transport.shutdown(&mut self.buffer);
+    }
+
+    fn accept(&mut self, now: Instant) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(accepted) = self.doors.accept(now) else { return };
+            self.admit(now, accepted);
+            // Who comes into a full lobby drives the oldest out. One a turn: each guest has then had
+            // a turn in which its CONNECT, if there, was read.
+            if self.lobby.is_full() {
+                return;
+            }
+        }
+    }
+
+    /// Shows someone who came in to the lobby.
+    fn admit(&mut self, now: Instant, accepted: Accepted) {
+        let mut entropy = [0; 16];
+        if let Err(e) = getrandom::fill(&mut entropy) {
+            return log::error!("A connection is refused, there are no random numbers: {e}.");
+        }
+        let Accepted { transport, peer, listener } = accepted;
+        let guest = Guest { listener, peer: Some(peer), identity: None, entropy, received: Vec::new() };
+        if let Some(conn) = self.watch(transport, Box::new(guest)) {
+            let connections = &self.connections;
+            self.lobby.enter(now, conn, |conn| is_guest(connections, conn));
+        }
+    }
+
+    fn watch(&mut self, transport: Transport, guest: Box<Guest>) -> Option<ConnId> {
+        let conn = self.connections.insert(Connection::new(transport, guest));
+        let connection = self.connections.get_mut(conn)?;
+        let token = Token(conn.index as usize);
+        if let Err(e) = connection.transport.register(self.poll.registry(), token) {
+            log::warn!("A connection is refused, it cannot be watched: {e}.");
+            self.connections.remove(conn);
+            return None;
+        }
+        Some(conn)
+    }
+
+    /// A guest sent the first `bytes` of the buffer: find its home, if the CONNECT is complete.
+    fn on_guest_bytes(&mut self, now: Instant, conn: ConnId, bytes: usize) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(guest) = &mut connection.guest else { return };
+        let length = bytes;
+        let bytes = &self.buffer[..length];
+        let held = guest.received.len();
+        if held > 0 {
+            guest.received.extend_from_slice(bytes);
+        }
+        let all = if held > 0 { &guest.received[..] } else { bytes };
+        let identity = guest.identity.as_deref();
+        let home = self.config.home(&self.placement, guest.listener, identity, &guest.entropy, all);
+        let home = match home {
+            Home::Incomplete if all.len() < self.config.connect_bytes_max as usize => {
+                if held == 0 {
+                    guest.received = bytes.to_vec();
+                }
+                return self.lobby.hold(length);
+            }
+            Home::At(home) if usize::from(home) < self.letterboxes.len() => home,
+            // Too long, or no CONNECT at all: any shard knows what to say to that.
+            Home::At(_) | Home::Any | Home::Incomplete => self.id,
+        };
+        self.lobby.leave(held);
+        if home != self.id {
+            if held == 0 {
+                guest.received = bytes.to_vec();
+            }
+            return self.hand_over(conn, home);
+        }
+        let Some(mut guest) = connection.guest.take() else { return };
+        let received = std::mem::take(&mut guest.received);
+        self.open(now, conn, &guest);
+        if held == 0 {
+            self.on_bytes(now, conn, length);
+        } else {
+            self.on_carried(now, conn, received);
+        }
+    }
+
+    fn open(&mut self, now: Instant, conn: ConnId, guest: &Guest) {
+        let identity = guest.identity.as_deref();
+        let &Guest { listener, peer, entropy, .. } = guest;
+        self.shard.handle(now, Input::Opened { conn, listener, peer, identity, entropy });
+    }
+
+    fn on_carried(&mut self, now: Instant, conn: ConnId, bytes: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(conn) {
+            connection.kept = bytes;
+            self.hand_in_kept(now, conn);
+        }
+    }
+
+    /// Moves a connection, which has left the lobby, to the worker where it belongs.
+    fn hand_over(&mut self, conn: ConnId, home: ShardId) {
+        let Some(connection) = self.connections.remove(conn) else { return };
+        let Connection { mut transport, guest: Some(guest), .. } = connection else { return };
+        match transport.deregister(self.poll.registry()) {
+            Ok(()) => self.post(home, Letter::Arrival { transport, guest }),
+            Err(e) => log::warn!("A connection is closed, it cannot be handed over: {e}."),
+        }
+    }
+
+    /// Takes over a connection whose home is here.
+    fn take_in(&mut self, now: Instant, transport: Transport, mut guest: Box<Guest>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let received = std::mem::take(&mut guest.received);
+        let Some(conn) = self.watch(transport, guest) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        // Events for what has arrived may have been spent where it came from.
+        connection.readable = true;
+        connection.until_empty = true;
+        if let Some(guest) = connection.guest.take() {
+            self.open(now, conn, &guest);
+        }
+        self.on_carried(now, conn, received);
+        self.read(now, conn);
+    }
+
+    /// Closes guests that are late, or too many.
+    fn show_out(&mut self, now: Instant) {
+        loop {
+            let connections = &self.connections;
+            let Some(conn) = self.lobby.overdue(now, |conn| is_guest(connections, conn)) else { return };
+            if let Some(Connection { guest: Some(guest), .. }) = self.remove(conn)
+                && let Some(peer) = guest.peer
+            {
+                log::debug!("{peer} is closed before its CONNECT: late, or the oldest of too many.");
+            }
+        }
+    }
+
+    fn begin_to_end(&mut self, now: Instant) {
+        if self.ending.is_none() {
+            self.ending = Some(now + SHUTDOWN);
+            self.doors = Doors::default();
+            let guests: Vec<_> = self.connections.all().filter(|&c| is_guest(&self.connections, c)).collect();
+            for guest in guests {
+                self.remove(guest);
+            }
+            self.shard.handle(now, Input::Shutdown);
+        }
+    }
+}
+
+fn is_guest(connections: &Places<Connection>, conn: ConnId) -> bool {
+    connections.get(conn).is_some_and(|c| c.guest.is_some())
+}
+
+/// Who has not sent a CONNECT gets a share of the descriptors, not all.
+fn guests_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX)).clamp(16, 16_384)
+}
+
+/// Writes once, as many of `chunks` as one call takes.
+fn write<'a>(transport: &mut Transport, chunks: &mut impl Iterator<Item = &'a [u8]>) -> io::Result<Sent> {
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let mut used = 0;
+    for (slice, chunk) in slices.iter_mut().zip(chunks) {
+        *slice = IoSlice::new(chunk);
+        used += 1;
+    }
+    transport.write_vectored(&slices[..used])
+}
+
+/// Writes what the transport takes at once; what it does not take is lost.
+fn write_all(transport: &mut Transport, last: &Outbox) {
+    let mut chunks = last.chunks().peekable();
+    while chunks.peek().is_some() {
+        if !write(transport, &mut chunks).is_ok_and(|sent| !sent.full) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The binary: arguments, exit codes, signals, log lines.
+#![allow(missing_docs)]
+#![cfg(unix)]
+
+mod peer;
+
+use peer::Peer;
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn hikyaku() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hikyaku"));
+    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn output(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = hikyaku().args(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A broker in a process of its own, killed with the value.
+struct Broker {
+    child: Child,
+    address: SocketAddr,
+    log: BufReader<ChildStderr>,
+    /// What it has logged so far.
+    logged: String,
+}
+
+impl Broker {
+    fn start(through: &mut Command) -> Broker {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut child = through.args(["-p", &port.to_string()]).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let address = ([127, 0, 0, 1], port).into();
+        let mut broker = Broker { child, address, log, logged: String::new() };
+        broker.await_line("running");
+        broker
+    }
+
+    /// Reads the log up to a line with `text`.
+    fn await_line(&mut self, text: &str) {
+        loop {
+            let mut line = String::new();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "{text:?} is not in:\n{}", self.logged);
+            self.logged += &line;
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(10) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.log.read_to_string(&mut self.logged).unwrap();
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("it does not end");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn wrong_arguments_exit_with_3() {
+    for (args, message) in [
+        (&["-p", "0"][..], "Error: Invalid port specified (0).\n"),
+        (&["--x"], "Error: Unknown option '--x'.\n'hikyaku -h' shows the options.\n"),
+    ] {
+        assert_eq!(output(args), (Some(3), String::new(), message.to_owned()));
+    }
+    let (code, out, err) = output(&["-h"]);
+    assert!(code == Some(0) && out.contains("Usage: hikyaku") && err.is_empty());
+    let (code, out, _) = output(&["--version"]);
+    assert_eq!((code, out), (Some(0), concat!("hikyaku version ", env!("CARGO_PKG_VERSION"), "\n").into()));
+}
+
+#[test]
+fn a_port_in_use_exits_with_1_and_one_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, _, err) = output(&["-p", &address.port().to_string()]);
+    assert_eq!(code, Some(1));
+    let errors: Vec<_> = err.lines().filter(|l| l.contains("Error: ")).collect();
+    assert!(errors.len() == 1 && errors[0].contains(&format!("Cannot listen on {address}: ")), "{err}");
+}
+
+#[test]
+fn sigterm_says_goodbye_and_exits_with_0() {
+    for (signal, workers) in [(Signal::TERM, "1"), (Signal::TERM, "2"), (Signal::INT, "2")] {
+        let mut broker = Broker::start(hikyaku().args(["--workers", workers]));
+        let mut peers: Vec<Peer> =
+            (0..8).map(|i| Peer::connect(broker.address, &format!("peer-{i}"))).collect();
+        let mut silent = Peer::open(broker.address);
+        broker.signal(signal);
+        for peer in &mut peers {
+            let mut rest = Vec::new();
+            peer.0.read_to_end(&mut rest).unwrap();
+        }
+        assert_eq!(silent.0.read(&mut [0]).unwrap_or(0), 0);
+        assert_eq!(broker.exit_code(), Some(0), "{}", broker.logged);
+        assert!(broker.logged.ends_with("terminating\n"), "{}", broker.logged);
+    }
+}
+
+#[test]
+fn lines_begin_with_the_time() {
+    let mut broker = Broker::start(&mut hikyaku());
+    broker.signal(Signal::HUP);
+    broker.await_line("There is no configuration to reload.");
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), Some(0));
+    for line in broker.logged.lines() {
+        let (time, _) = line.split_once(": ").unwrap();
+        assert!(time.parse::<u64>().is_ok_and(|t| t > 1_700_000_000), "{line}");
+    }
+}
+
+#[test]
+fn too_many_open_files_disturb_nobody_and_pass() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 60; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_hikyaku"), "--workers", "2"]);
+    shell.env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut broker = Broker::start(&mut shell);
+    let mut early = Peer::connect(broker.address, "early");
+    let mut crowd: Vec<Peer> = Vec::new();
+    for i in 0..80 {
+        let mut peer = Peer::open(broker.address);
+        peer.send(&peer::connect(&format!("crowd-{i}")));
+        crowd.push(peer);
+    }
+    broker.await_line("No connection can be accepted");
+    early.ping();
+    // Those at the end of the line get in as others go.
+    let last = crowd.split_off(60);
+    drop(crowd);
+    for mut peer in last {
+        peer.expect(&[0x20, 2, 0, 0]);
+    }
+    broker.await_line("Connections are accepted again");
+    early.ping();
+    assert_eq!(broker.logged.matches("No connection can be accepted").count(), 1, "{}", broker.logged);
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), Some(0));
+}

@@ -1,0 +1,12 @@
+//! The broker binary under the clients that people use, and under bytes that no client sends.
+//!
+//! `./tests/run` builds the broker, installs the clients and runs this. `HIKYAKU_TEST_BROKER` names another
+//! broker binary to put in its place.
+#![cfg(feature = "real-clients")]
+
+mod command_line;
+mod connections;
+mod mosquitto;
+mod mqttjs;
+mod paho;
+mod script;
