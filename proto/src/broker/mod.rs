@@ -18,6 +18,8 @@
 //! after every peer has acknowledged its interest. So it either sees a new value live or finds it stored:
 //! the last value is never lost.
 
+#[doc(hidden)]
+pub mod check;
 mod config;
 mod conn;
 mod connect;

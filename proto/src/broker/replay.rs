@@ -77,6 +77,11 @@ impl Retained {
         }
     }
 
+    /// What must be nothing when no replay goes on: cursors, replays served, replays awaited.
+    pub fn idle(&self) -> (usize, usize, u32) {
+        (self.tree.cursors(), self.serves.len(), self.awaited)
+    }
+
     pub fn len(&self) -> usize {
         self.tree.len()
     }

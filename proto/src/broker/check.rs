@@ -1,0 +1,359 @@
+//! What must hold for a shard whatever happens to it: the body of a fuzz target.
+
+use super::{Config, ConnId, Input, Output, Placement, Shard};
+use crate::broker::peer::PeerMessage;
+use crate::codec::{Framer, Packet, Version};
+use crate::time::Instant;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+const CONNS: usize = 6;
+const FILTERS: [&str; 8] = ["a", "a/+", "#", "+/b", "$share/g/a", "$share/h/#", "$SYS/#", "a/b/c"];
+const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "", "d", "$x"];
+
+struct Pipe {
+    id: ConnId,
+    shard: usize,
+    open: bool,
+    paused: bool,
+    v5: bool,
+    up: VecDeque<u8>,
+    framer: Framer,
+    /// How many bytes the transport takes at once.
+    takes: usize,
+}
+
+struct Rig {
+    now: Instant,
+    config: Arc<Config>,
+    placement: Arc<Placement>,
+    shards: Vec<Shard>,
+    peers: Vec<VecDeque<(u16, PeerMessage)>>,
+    wake: Vec<Option<Instant>>,
+    pipes: Vec<Pipe>,
+}
+
+/// Interprets `data` as operations on one or two shards: connections with good and bad packets, cuts, partial
+/// writes, time jumps. Panics when something that must hold does not.
+pub fn check_shard(data: &[u8]) {
+    let Some((&first, mut data)) = data.split_first() else { return };
+    let mut rig = Rig::new(1 + u16::from(first & 1), first);
+    let mut next = |n: usize| -> &[u8] {
+        let (now, rest) = data.split_at(n.min(data.len()));
+        data = rest;
+        now
+    };
+    for _ in 0..2000 {
+        let &[op, a, b] = next(3) else { break };
+        let at = usize::from(op >> 5) % CONNS;
+        match op & 31 {
+            0..3 => rig.open(at, &connect(a, b)),
+            3 => rig.cut(at),
+            4 => {
+                let bytes = next(usize::from(a)).to_vec();
+                rig.send(at, &bytes);
+            }
+            5 => {
+                rig.pipes[at].takes = [0, 1, 50, usize::MAX][usize::from(a) % 4];
+                rig.write(at);
+                rig.poll(rig.pipes[at].shard);
+            }
+            6 => rig.advance(Duration::from_millis(u64::from(a) * 100)),
+            7 => rig.advance(Duration::from_secs(u64::from(a) * u64::from(b))),
+            8 => rig.step(usize::from(a) % 2),
+            9 if a == 255 => {
+                for shard in 0..rig.shards.len() {
+                    rig.input(shard, Input::Shutdown);
+                }
+            }
+            op => {
+                let bytes = packet(op, a, b, rig.pipes[at].v5);
+                rig.send(at, &bytes);
+            }
+        }
+        rig.step(usize::from(op) % 2);
+    }
+    rig.end();
+}
+
+fn connect(a: u8, b: u8) -> Vec<u8> {
+    let v5 = a & 1 == 1;
+    let will = a & 2 != 0;
+    let mut body = Vec::from(&b"\0\x04MQTT"[..]);
+    body.push(if v5 { 5 } else { 4 });
+    body.push((a >> 1 & 2) | if will { 4 | (b & 0x20) | (b & 8) } else { 0 });
+    body.extend_from_slice(&[0, a >> 4]);
+    if v5 {
+        // Session expiry and receive maximum.
+        body.extend_from_slice(&[11, 0x11, 0, 0, 0, b & 15, 0x21, 0, 1 + (a & 3), 0x22, 0, b & 3]);
+    }
+    body.extend_from_slice(&[0, 1, b'0' + (b >> 6)]);
+    if will {
+        if v5 {
+            body.extend_from_slice(&[5, 0x18, 0, 0, 0, b & 7]);
+        }
+        body.extend_from_slice(b"\0\x01a\0\x01w");
+    }
+    whole(0x10, &body)
+}
+
+fn whole(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::from([first]);
+    crate::codec::put_varint(body.len() as u32, &mut out);
+    out.extend_from_slice(body);
+    out
+}
+
+fn packet(op: u8, a: u8, b: u8, v5: bool) -> Vec<u8> {
+    let id = [0, 1 + (b & 7)];
+    let mut body = Vec::new();
+    match op {
+        10..16 => {
+            let topic = TOPICS[usize::from(a >> 4) % TOPICS.len()];
+            body.extend_from_slice(&[0, topic.len() as u8]);
+            body.extend_from_slice(topic.as_bytes());
+            let qos = a & 3;
+            if qos != 0 {
+                body.extend_from_slice(&id);
+            }
+            if v5 {
+                match b >> 6 {
+                    0 => body.extend_from_slice(&[3, 0x23, 0, b >> 3 & 7]),
+                    1 => body.extend_from_slice(&[5, 0x02, 0, 0, 0, b >> 3 & 7]),
+                    _ => body.push(0),
+                }
+            }
+            body.resize(body.len() + [0, 1, 100, 1500][usize::from(b >> 4 & 3)], b'p');
+            whole(0x30 | qos << 1 | (a >> 2 & 1) | (a & 8), &body)
+        }
+        16..20 => {
+            let filter = FILTERS[usize::from(a >> 4) % FILTERS.len()];
+            body.extend_from_slice(&id);
+            if v5 {
+                body.extend_from_slice(if b & 0x10 != 0 { &[2, 0x0b, 1] } else { &[0] });
+            }
+            body.extend_from_slice(&[0, filter.len() as u8]);
+            body.extend_from_slice(filter.as_bytes());
+            body.push((a & 15) % 3 | if v5 { a & 12 | (b & 0x20) } else { 0 });
+            whole(0x82, &body)
+        }
+        20 => {
+            let filter = FILTERS[usize::from(a >> 4) % FILTERS.len()];
+            body.extend_from_slice(&id);
+            body.extend_from_slice(if v5 { &[0] } else { &[] });
+            body.extend_from_slice(&[0, filter.len() as u8]);
+            body.extend_from_slice(filter.as_bytes());
+            whole(0xa2, &body)
+        }
+        21..24 => whole(0x40, &id),
+        24 => whole(0x50, &id),
+        25 => whole(0x62, &id),
+        26 => whole(0x70, &id),
+        27 => whole(0xe0, if v5 && a & 1 == 1 { &[4] } else { &[] }),
+        _ => whole(0xc0, &[]),
+    }
+}
+
+impl Rig {
+    fn new(shards: u16, first: u8) -> Rig {
+        let config = Arc::new(Config {
+            max_queued_messages: 5,
+            max_inflight_messages: 1 + u16::from(first >> 1 & 3),
+            output_soft_bytes: 500,
+            output_hard_bytes: 1000,
+            max_packet_size: 4000,
+            max_subscriptions: 6,
+            sys_interval_s: if first & 8 == 0 { 0 } else { 5 },
+            ..Config::default()
+        });
+        let placement = Arc::new(Placement::new(7, shards));
+        let now = Instant::from_secs(100);
+        let make = |id| Shard::new(id, shards, 1, config.clone(), placement.clone(), now);
+        let pipe = |i| Pipe {
+            id: ConnId { index: i, generation: 0 },
+            shard: 0,
+            open: false,
+            paused: false,
+            v5: false,
+            up: VecDeque::new(),
+            framer: Framer::default(),
+            takes: usize::MAX,
+        };
+        Rig {
+            now,
+            shards: (0..shards).map(make).collect(),
+            peers: (0..shards).map(|_| VecDeque::new()).collect(),
+            wake: (0..shards).map(|_| None).collect(),
+            pipes: (0..CONNS as u32).map(pipe).collect(),
+            config,
+            placement,
+        }
+    }
+
+    fn input(&mut self, shard: usize, input: Input<'_>) -> usize {
+        let used = self.shards[shard].handle(self.now, input);
+        self.poll(shard);
+        used
+    }
+
+    fn open(&mut self, at: usize, bytes: &[u8]) {
+        self.cut(at);
+        let entropy = [at as u8; 16];
+        let home = self.config.home(&self.placement, 0, None, &entropy, bytes);
+        let pipe = &mut self.pipes[at];
+        pipe.id.generation += 1;
+        pipe.shard = if let super::Home::At(shard) = home { usize::from(shard) } else { 0 };
+        (pipe.open, pipe.paused, pipe.framer) = (true, false, Framer::default());
+        pipe.v5 = bytes.get(8) == Some(&5);
+        pipe.takes = usize::MAX;
+        pipe.up.clear();
+        pipe.up.extend(bytes);
+        let (shard, conn) = (pipe.shard, pipe.id);
+        self.input(shard, Input::Opened { conn, listener: 0, peer: None, identity: None, entropy });
+        self.feed(at);
+    }
+
+    fn cut(&mut self, at: usize) {
+        if core::mem::take(&mut self.pipes[at].open) {
+            let conn = self.pipes[at].id;
+            self.input(self.pipes[at].shard, Input::Closed { conn });
+        }
+    }
+
+    fn send(&mut self, at: usize, bytes: &[u8]) {
+        if self.pipes[at].open && self.pipes[at].up.len() < 100_000 {
+            self.pipes[at].up.extend(bytes);
+            self.feed(at);
+        }
+    }
+
+    fn feed(&mut self, at: usize) {
+        let pipe = &mut self.pipes[at];
+        if !pipe.open || pipe.paused || pipe.up.is_empty() {
+            return;
+        }
+        let (shard, conn, bytes) = (pipe.shard, pipe.id, pipe.up.make_contiguous().to_vec());
+        let used = self.input(shard, Input::Received { conn, bytes: &bytes });
+        let pipe = &mut self.pipes[at];
+        pipe.up.drain(..used);
+        assert!(pipe.up.is_empty() || pipe.paused || !pipe.open, "bytes are left without a pause");
+    }
+
+    fn poll(&mut self, shard: usize) {
+        for _ in 0..100_000 {
+            match self.shards[shard].poll_output(self.now) {
+                Output::Timeout(at) => {
+                    self.wake[shard] = at;
+                    return;
+                }
+                Output::Peer { to, message } => {
+                    assert!(usize::from(to) != shard, "a message to itself");
+                    self.peers[usize::from(to)].push_back((shard as u16, message));
+                }
+                Output::Transmit(id) => {
+                    assert!(self.pipes[id.index as usize].id == id, "a stale connection transmits");
+                    self.write(id.index as usize);
+                }
+                Output::PauseReads(id) => self.pipes[id.index as usize].paused = true,
+                Output::ResumeReads(id) => self.pipes[id.index as usize].paused = false,
+                Output::Close { conn, last } => {
+                    let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
+                    self.read(conn.index as usize, &bytes);
+                    self.pipes[conn.index as usize].open = false;
+                }
+                Output::Authenticate(_) => {}
+            }
+        }
+        panic!("a poll never ends");
+    }
+
+    fn write(&mut self, at: usize) {
+        let pipe = &self.pipes[at];
+        if !pipe.open {
+            return;
+        }
+        let (shard, conn, takes) = (pipe.shard, pipe.id, pipe.takes);
+        let Some(outbox) = self.shards[shard].outbox(conn) else { panic!("open, but no outbox") };
+        assert!(outbox.len() < 1 << 20, "output without bound");
+        let bytes: Vec<u8> = outbox.chunks().flatten().copied().take(takes).collect();
+        self.shards[shard].handle(self.now, Input::Written { conn, bytes: bytes.len() });
+        self.read(at, &bytes);
+    }
+
+    /// What is written are packets.
+    fn read(&mut self, at: usize, mut bytes: &[u8]) {
+        let pipe = &mut self.pipes[at];
+        let version = if pipe.v5 { Version::V5 } else { Version::V3_1_1 };
+        loop {
+            let Ok(step) = pipe.framer.next(bytes, u32::MAX) else { panic!("not a packet") };
+            bytes = &bytes[step.used..];
+            let Some(frame) = step.frame else { return };
+            // A refusal speaks the version that was asked for, which may be none.
+            assert!(frame.first == 0x20 || Packet::decode(version, frame).is_ok(), "a wrong packet");
+        }
+    }
+
+    fn step(&mut self, shard: usize) {
+        let shard = shard % self.shards.len();
+        if let Some((from, message)) = self.peers[shard].pop_front() {
+            self.input(shard, Input::Peer { from, message });
+        } else if self.wake[shard].is_some_and(|at| at <= self.now) {
+            self.input(shard, Input::Timeout);
+        }
+        for at in 0..CONNS {
+            self.feed(at);
+        }
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let idle = self.peers.iter().all(VecDeque::is_empty)
+                && self.wake.iter().flatten().all(|at| *at > self.now);
+            if idle {
+                return;
+            }
+            (0..self.shards.len()).for_each(|s| self.step(s));
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let end = self.now + by;
+        for _ in 0..100 {
+            self.settle();
+            match self.wake.iter().flatten().min() {
+                Some(at) if *at <= end => self.now = *at,
+                _ => break,
+            }
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    fn end(&mut self) {
+        self.settle();
+        let running: u64 = self.shards.iter().map(|s| s.counters().clients_connected).sum();
+        assert!(running <= self.pipes.iter().filter(|p| p.open).count() as u64, "clients without connection");
+        for at in 0..CONNS {
+            self.cut(at);
+        }
+        // Sessions of 3.x stay for ever: a clean one takes their place, and goes.
+        for id in b'0'..=b'3' {
+            self.open(0, &whole(0x10, &[0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, id]));
+            self.settle();
+            self.cut(0);
+        }
+        self.advance(Duration::from_secs(1000));
+        for shard in &mut self.shards {
+            let counters = shard.counters();
+            assert_eq!((counters.clients_connected, counters.clients_total), (0, 0));
+            assert_eq!((counters.subscriptions, counters.shared_subscriptions), (0, 0));
+            assert!(shard.conns.iter().all(Option::is_none) && shard.replays.is_empty());
+            assert!(shard.waiting.is_empty() && shard.gated.is_empty() && shard.barriers.is_empty());
+            assert!(shard.work.is_empty() && shard.outputs.is_empty());
+            assert_eq!(shard.retained.idle(), (0, 0, 0), "replays left something behind");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The fuzz targets on their corpora, and on some drawn bytes.
+
+mod common;
+
+use common::Random;
+use hikyaku_proto::{broker, codec, topic};
+use std::path::Path;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("a corpus") {
+        let path = entry.expect("an entry").path();
+        println!("{}", path.display());
+        check(&std::fs::read(&path).expect("a readable file"));
+        count += 1;
+    }
+    assert!(count > 0, "no corpus in {}", folder.display());
+}
+
+fn trie(data: &[u8]) {
+    let Some((which, data)) = data.split_first() else { return };
+    match which % 4 {
+        0 => topic::check::check_trie(data),
+        1 => topic::check::check_tree(data),
+        2 => topic::check::check_index(data),
+        _ => topic::check::check_filters(data),
+    }
+}
+
+#[test]
+fn decode() {
+    replay("decode", codec::check::check_decode);
+}
+
+#[test]
+fn tries() {
+    replay("trie", trie);
+}
+
+#[test]
+fn shard() {
+    replay("shard", broker::check::check_shard);
+}
+
+#[test]
+fn shard_with_drawn_bytes() {
+    for seed in 1..400 {
+        let mut random = Random::new(seed);
+        let len = 30 + random.below(1500);
+        let data: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+        println!("seed {seed}");
+        broker::check::check_shard(&data);
+    }
+}
