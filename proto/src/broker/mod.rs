@@ -100,7 +100,10 @@ pub struct Shard {
     message_count: u64,
 
     scratch: Scratch,
+    /// Room to build a message in.
     bytes: Vec<u8>,
+    /// Room for the properties that travel with one.
+    properties: Vec<u8>,
     marks: publish::Marks,
     route: Option<alloc::boxed::Box<Route>>,
 }
@@ -174,6 +177,7 @@ impl Shard {
             message_count: 0,
             scratch: Scratch::default(),
             bytes: Vec::new(),
+            properties: Vec::new(),
             marks: publish::Marks::default(),
             route: None,
             config,

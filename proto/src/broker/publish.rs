@@ -109,7 +109,7 @@ impl Shard {
         }
         let max_alias = self.config.max_topic_alias;
         let now = self.now;
-        let Shard { conns, bytes, .. } = self;
+        let Shard { conns, properties: forward, .. } = self;
         let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
             return Flow::Closed;
         };
@@ -123,7 +123,7 @@ impl Shard {
         };
         let mut aliased = String::new();
         let mut expires_at = Instant::NEVER;
-        let mut forward = core::mem::take(bytes);
+        let mut forward = core::mem::take(forward);
         forward.clear();
         let mut properties = publish.properties.raw();
         if !publish.properties.is_empty() {
@@ -168,10 +168,7 @@ impl Shard {
         };
         let raw = (frame.first == 0x30 && !version.is_v5()).then_some(frame.raw);
         let flow = self.accept_publish(id, publish.packet_id, &publication, raw);
-        forward.clear();
-        if forward.capacity() > self.bytes.capacity() {
-            self.bytes = forward;
-        }
+        self.properties = forward;
         match flow {
             Flow::Continue if self.conn(id).is_some_and(|c| c.paused != 0) => Flow::Pause,
             other => other,
