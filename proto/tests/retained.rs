@@ -213,3 +213,17 @@ fn a_replay_goes_on_after_a_reconnect() {
         assert!(news.len() > 2_000, "{} of {shards} shards", news.len());
     }
 }
+
+#[test]
+fn a_subscribe_with_very_many_filters_is_soon_done() {
+    for shards in [1, 2] {
+        let mut rig = Rig::new(shards, 0, quiet());
+        rig.run("p> CONNECT p clean; PUBLISH a x r\n p< CONNACK 0");
+        rig.run("s> CONNECT s clean v5\n s< CONNACK 0");
+        rig.send("s", &format!("SUBSCRIBE id=1{}; PINGREQ", " a".repeat(200_000)));
+        let start = std::time::Instant::now();
+        rig.settle();
+        assert!(start.elapsed() < std::time::Duration::from_secs(10), "{:?}", start.elapsed());
+        assert_eq!(std::mem::take(&mut rig.pipe("s").news).len(), 200_002);
+    }
+}

@@ -281,7 +281,7 @@ impl Shard {
             let Some(work) = self.work.pop_front() else { return };
             match work {
                 Work::Fan(fan) => self.continue_fan(fan),
-                Work::Replay(replay) => self.continue_replay(replay),
+                Work::Replay(replay) => self.run_replay(replay),
                 Work::Serve(serve) => self.continue_serve(serve),
                 Work::Backlog(from) => self.continue_backlog(from),
             }

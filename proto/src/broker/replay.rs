@@ -55,7 +55,10 @@ pub(super) struct Replay {
     number: u32,
     filter: Box<str>,
     subscription: Subscription,
+    /// Whether its SUBACK has left.
     started: bool,
+    /// Whether it is under way: the first of its session only.
+    begun: bool,
     /// Whether it is on the list of work.
     queued: bool,
     cursor: Option<CursorId>,
@@ -142,24 +145,60 @@ impl Shard {
             filter: filter.into(),
             subscription,
             started: false,
+            begun: false,
             queued: false,
             cursor: None,
             awaited: 0,
             more: Vec::new(),
         });
-        self.sessions[index].replays.push(replay);
+        self.sessions[index].replays.push_back(replay);
         ReplayKey { session, replay, number }
     }
 
+    /// The SUBACK has left: the replay may go when those before it are done. One at a time bounds what is
+    /// under way to a session.
     pub(super) fn start_replay(&mut self, key: ReplayKey) {
-        let at = key.replay;
-        let Some(replay) = self.replays.get_mut(at).filter(|r| r.number == key.number) else { return };
+        let Some(replay) = self.replays.get_mut(key.replay).filter(|r| r.number == key.number) else {
+            return;
+        };
         replay.started = true;
+        if let Some(index) = self.session_of(key.session) {
+            self.next_replay(index);
+        }
+    }
+
+    /// Goes on with a session's first replay, and those behind it as long as each is soon over: most are a
+    /// handful of messages and need not wait for the next turn.
+    fn next_replay(&mut self, index: u32) {
+        for _ in 0..SLICE {
+            let Some(at) = self.first_replay(index) else { return };
+            self.begin_replay(at);
+            if !self.work.is_empty() {
+                break;
+            }
+            self.continue_replay(at);
+            if self.sessions[index].replays.front() == Some(&at) {
+                return;
+            }
+        }
+        self.wake_replays(index);
+    }
+
+    /// The replay of a session whose turn it is, if it may go on and does not wait for its turn of work.
+    fn first_replay(&self, index: u32) -> Option<u32> {
+        let at = *self.sessions.get(index)?.replays.front()?;
+        self.replays.get(at).filter(|r| r.started && !r.queued).map(|_| at)
+    }
+
+    fn begin_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.get_mut(at).filter(|r| !r.begun) else { return };
+        replay.begun = true;
         let exact = !replay.filter.contains(['+', '#']);
         let home = self.placement.shard(replay.filter.as_bytes());
         if !exact || home == self.id {
             replay.cursor = Some(self.retained.tree.cursor(&replay.filter));
         }
+        let key = ReplayKey { session: replay.session, replay: at, number: replay.number };
         let filter = replay.filter.clone();
         let asked = if exact { 1u64 << home } else { u64::MAX >> (64 - self.shards) } & !(1 << self.id);
         replay.awaited = asked;
@@ -169,43 +208,28 @@ impl Shard {
         for to in (0..self.shards).filter(|to| asked >> to & 1 == 1) {
             self.send_to_peer(to, PeerMessage::ReplayBegin { key, filter: filter.clone() });
         }
-        self.queue_replay(at);
     }
 
-    fn queue_replay(&mut self, at: u32) {
-        if let Some(replay) = self.replays.get_mut(at)
-            && replay.started
-            && !replay.queued
-        {
-            replay.queued = true;
+    /// A session can take more: its replay goes on in its turn.
+    pub(super) fn wake_replays(&mut self, index: u32) {
+        if let Some(at) = self.first_replay(index) {
+            self.replays[at].queued = true;
             self.work.push_back(Work::Replay(at));
-            self.do_small_work();
         }
     }
 
-    /// Most replays are a handful of messages: they need not wait for the next turn.
-    fn do_small_work(&mut self) {
-        if self.work.len() == 1
-            && let Some(Work::Replay(at)) = self.work.pop_back()
-        {
+    /// The turn of a replay has come.
+    pub(super) fn run_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.get_mut(at).filter(|r| r.started) else { return };
+        replay.queued = false;
+        let session = replay.session;
+        let Some(index) = self.session_of(session) else { return };
+        if self.sessions[index].replays.front() == Some(&at) {
+            self.begin_replay(at);
             self.continue_replay(at);
         }
-    }
-
-    /// A session can take more: its replays go on.
-    pub(super) fn wake_replays(&mut self, index: u32) {
-        let Some(session) = self.sessions.get(index) else { return };
-        if session.replays.is_empty() {
-            return;
-        }
-        for at in session.replays.clone() {
-            if let Some(replay) = self.replays.get_mut(at)
-                && replay.started
-                && !replay.queued
-            {
-                replay.queued = true;
-                self.work.push_back(Work::Replay(at));
-            }
+        if self.sessions[index].replays.front() != Some(&at) {
+            self.next_replay(index);
         }
     }
 
@@ -216,9 +240,8 @@ impl Shard {
         session.outgoing.queued() == 0 && conn.is_some_and(|c| c.link.outbox.len() < PACE_BYTES)
     }
 
-    pub(super) fn continue_replay(&mut self, at: u32) {
-        let Some(replay) = self.replays.get_mut(at).filter(|r| r.started) else { return };
-        replay.queued = false;
+    fn continue_replay(&mut self, at: u32) {
+        let Some(replay) = self.replays.get_mut(at).filter(|r| r.begun) else { return };
         let key = ReplayKey { session: replay.session, replay: at, number: replay.number };
         let Some(index) = self.session_of(key.session) else { return self.end_replay(at) };
         let mut budget = SLICE as u32;
@@ -299,9 +322,12 @@ impl Shard {
             self.send_to_peer(to, PeerMessage::ReplayCancel { serve, key });
         }
         if let Some(index) = self.session_of(replay.session) {
-            self.sessions[index].replays.retain(|&r| r != at);
-            if self.sessions[index].replays.is_empty() {
-                self.sessions[index].replays = Vec::new();
+            let replays = &mut self.sessions[index].replays;
+            if let Some(place) = replays.iter().position(|&r| r == at) {
+                replays.remove(place);
+            }
+            if replays.is_empty() {
+                *replays = VecDeque::new();
             }
         }
     }
@@ -313,6 +339,7 @@ impl Shard {
                 self.end_replay(at);
             }
         }
+        self.next_replay(index);
     }
 
     /// The replay a message of another shard belongs to, if it still goes on.
@@ -351,7 +378,9 @@ impl Shard {
                 }
             }
         }
-        self.queue_replay(at);
+        if let Some(index) = self.session_of(key.session) {
+            self.next_replay(index);
+        }
     }
 
     pub(super) fn on_replay_begin(&mut self, from: ShardId, key: ReplayKey, filter: &str) {

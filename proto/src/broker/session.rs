@@ -12,6 +12,7 @@ use crate::message::Message;
 use crate::session::{Incoming, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -48,7 +49,7 @@ pub(super) struct Session {
     /// The number of the last one.
     pub last_share: u32,
     /// Its places in the list of replays.
-    pub replays: Vec<u32>,
+    pub replays: VecDeque<u32>,
 }
 
 impl Session {
@@ -85,7 +86,7 @@ impl Shard {
             incoming: Incoming::default(),
             shares: Vec::new(),
             last_share: 0,
-            replays: Vec::new(),
+            replays: VecDeque::new(),
         });
         let Shard { sessions, session_index, hash, .. } = self;
         session_index
