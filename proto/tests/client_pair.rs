@@ -30,3 +30,15 @@ fn no_bytes_at_all_are_fine() {
     check_pair(&[]);
     check_pair(&[0xff; 100]);
 }
+
+/// A PUBREC that waits for another shard belongs to an id that is counted already.
+#[test]
+fn a_waiting_pubrec_counts_once_against_receive_maximum() {
+    let two_shards_and_receive_maximum_4 = [1, 3, 0];
+    let clients = [0, 0, 7, 0, 7].repeat(2);
+    let publish_qos_2 = [0, 2].repeat(4);
+    let exchange_without_the_other_shard = [30];
+    let script =
+        [&two_shards_and_receive_maximum_4[..], &clients, &publish_qos_2, &exchange_without_the_other_shard];
+    check_pair(&script.concat());
+}

@@ -192,7 +192,7 @@ impl Shard {
             let incoming = &mut self.sessions[session].incoming;
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
             // [MQTT-3.3.4-7]; 3.x has no such limit to break.
-            if v5 && !known && conn.link.pending_acks() + incoming.len() >= receive_maximum {
+            if v5 && !known && conn.link.pending_final_acks() + incoming.len() >= receive_maximum {
                 return self.fail(
                     id,
                     ReasonCode::ReceiveMaximumExceeded,
