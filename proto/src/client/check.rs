@@ -232,7 +232,9 @@ impl World {
         }
         let end = &mut self.ends[number];
         end.connections += 1;
-        let id = ConnId { index: number as u32 * 4 + end.connections % 4, generation: end.connections };
+        let mut indexes = number as u32 * 4..;
+        let free = indexes.find(|&index| end.half_open.iter().all(|old| old.index != index));
+        let id = ConnId { index: free.unwrap_or_default(), generation: end.connections };
         let entropy = [0; 16];
         let opened = Input::Opened { conn: id, listener: 0, peer: None, identity: None, entropy };
         self.shards[end.home].handle(self.now, opened);
