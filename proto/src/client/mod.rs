@@ -193,6 +193,12 @@ impl Client {
         self.link.outbox.recycle(&mut self.pool);
     }
 
+    /// The driver has not read what may have come until now, for reasons of its own: silence is no sign of a dead
+    /// server. To be called before [`Client::handle_timeout`].
+    pub fn not_reading(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
