@@ -641,3 +641,18 @@ fn any_bytes_in_any_pieces_do_no_harm() {
         }
     }
 }
+
+#[test]
+fn a_driver_that_does_not_read_takes_no_silence_for_death() {
+    let mut script = Script::v4();
+    script.wait(60);
+    for _ in 0..10 {
+        script.now = script.now + Duration::from_secs(30);
+        script.client.not_reading(script.now);
+        script.client.handle_timeout(script.now);
+    }
+    assert!(script.client.is_connected());
+    assert_eq!(script.sent(), b"\xc0\0".repeat(6), "the server is told all the while that we are there");
+    script.wait(20);
+    assert_eq!(script.disconnected(), By::Timeout("PINGRESP"));
+}

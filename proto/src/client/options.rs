@@ -15,7 +15,7 @@ pub const PACKET_SIZE_MAX: u32 = VARINT_MAX + 5;
 /// Who acknowledges received QoS 1 and 2 messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Acknowledge {
-    /// The client, when it hands the message out.
+    /// The client, as soon as the message has come.
     #[default]
     Automatically,
     /// The application, with [`Client::acknowledge`](super::Client::acknowledge).

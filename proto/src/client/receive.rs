@@ -8,6 +8,8 @@ use crate::time::Instant;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+const BEFORE_CONNACK: DecodeError = DecodeError::protocol("a packet before CONNACK", "MQTT-3.2.0-1");
+
 /// A message whose acknowledgement waits for the application.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
@@ -25,6 +27,13 @@ impl Client {
         // The partial packet is moved out while its packet is handled; whole packets borrow from `bytes`.
         let mut framer = core::mem::take(&mut self.link.framer);
         loop {
+            // What is not MQTT would promise a long packet: not waited for [MQTT-3.2.0-1].
+            if self.phase == Phase::Connecting
+                && framer.is_empty()
+                && bytes.first().is_some_and(|first| !matches!(first >> 4, 2 | 15))
+            {
+                return self.fail(now, BEFORE_CONNACK);
+            }
             let handled = match framer.next(bytes, self.options.max_packet_size) {
                 Ok(step) => {
                     bytes = &bytes[step.used..];
@@ -82,7 +91,7 @@ impl Client {
             Packet::Auth(auth) => self.on_auth(now, &auth)?,
             // [MQTT-3.2.0-1]
             _ if !connected => {
-                return Err(DecodeError::protocol("a packet before CONNACK", "MQTT-3.2.0-1"));
+                return Err(BEFORE_CONNACK);
             }
             Packet::PubAck(ack) => self.on_puback(&ack),
             Packet::PubRec(ack) => self.on_pubrec(now, &ack),
