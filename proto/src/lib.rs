@@ -15,6 +15,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod broker;
+pub mod client;
 pub mod codec;
 pub mod message;
 pub mod outbox;

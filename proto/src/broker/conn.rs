@@ -198,6 +198,12 @@ impl Shard {
             return self.on_publish(id, frame);
         }
         let Some(version) = self.conn(id).map(|c| c.link.version) else { return Flow::Closed };
+        // Whatever it contains.
+        if let Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp) =
+            frame.packet_type()
+        {
+            return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+        }
         let packet = match Packet::decode(version, frame) {
             Ok(packet) => packet,
             Err(error) => {

@@ -271,7 +271,7 @@ mod tests {
                 theirs.on_change(5, change);
             }
             assert!(topics.iter().all(|t| theirs.shards(t) == 0));
-            assert!(theirs.foreign_shapes.is_empty() && theirs.foreign.len() == 0 && mine.own.len() == 0);
+            assert!(theirs.foreign_shapes.is_empty() && theirs.foreign.is_empty() && mine.own.is_empty());
         }
     }
 

@@ -197,7 +197,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);
-        let waiting: Vec<_> = session.outgoing.drain().collect();
+        let waiting: Vec<_> = session.outgoing.drain_for_others().collect();
         session.incoming = Incoming::default();
         replays.into_iter().for_each(|r| self.end_replay(r));
         let key = self.sessions[index].key(index);

@@ -24,6 +24,12 @@ struct PendingAck {
     reason: ReasonCode,
 }
 
+impl PendingAck {
+    fn is_final(&self) -> bool {
+        self.kind == PacketType::PubAck || self.reason.is_error()
+    }
+}
+
 /// The payload of an outgoing PUBLISH: borrowed, or kept and so fit to be shared.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
@@ -105,6 +111,8 @@ pub struct Link {
     /// QoS 2 messages that came on this connection and are not released.
     pub unreleased: u16,
     acks: VecDeque<PendingAck>,
+    /// How many of those end their message: PUBACK, and PUBREC with an error.
+    final_acks: u32,
     aliases_in: Vec<Box<str>>,
     aliases_out: AliasesOut,
 }
@@ -124,6 +132,7 @@ impl Link {
             outbox: Outbox::default(),
             unreleased: 0,
             acks: VecDeque::new(),
+            final_acks: 0,
             aliases_in: Vec::new(),
             aliases_out: AliasesOut::default(),
         }
@@ -136,9 +145,18 @@ impl Link {
 
     /// Encodes any packet into the outbox.
     pub fn put(&mut self, pool: &mut Pool, packet: &Packet<'_>) -> Result<Sent, EncodeError> {
+        self.put_with(pool, |version, out| packet.encode(version, out))
+    }
+
+    /// Encodes one packet with a function of its own into the outbox.
+    pub fn put_with(
+        &mut self,
+        pool: &mut Pool,
+        encode: impl FnOnce(Version, &mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<Sent, EncodeError> {
         let out = self.outbox.writer(pool);
         let before = out.len();
-        packet.encode(self.version, out)?;
+        encode(self.version, out)?;
         if out.len() - before > self.peer_max_packet as usize {
             out.truncate(before);
             return Ok(Sent::TooLarge);
@@ -197,7 +215,9 @@ impl Link {
             self.put_ack(pool, kind, packet_id, reason);
             return true;
         }
-        self.acks.push_back(PendingAck { gate, kind, packet_id, reason });
+        let ack = PendingAck { gate, kind, packet_id, reason };
+        self.final_acks += u32::from(ack.is_final());
+        self.acks.push_back(ack);
         false
     }
 
@@ -206,6 +226,7 @@ impl Link {
         let mut any = false;
         while self.acks.front().is_some_and(|a| a.gate <= opened) {
             if let Some(ack) = self.acks.pop_front() {
+                self.final_acks -= u32::from(ack.is_final());
                 self.put_ack(pool, ack.kind, ack.packet_id, ack.reason);
                 any = true;
             }
@@ -219,6 +240,12 @@ impl Link {
     /// How many acknowledgements wait for a gate.
     pub fn pending_acks(&self) -> usize {
         self.acks.len()
+    }
+
+    /// How many waiting acknowledgements end their message: PUBACK, and PUBREC with an error. A waiting PUBREC
+    /// without one is not among them: its id is in [`Incoming`](super::Incoming).
+    pub fn pending_final_acks(&self) -> usize {
+        self.final_acks as usize
     }
 
     /// The topic a received PUBLISH means: its own, which an alias may then stand for, or the one its

@@ -128,6 +128,8 @@ pub struct Outgoing {
     in_flight: VecDeque<InFlight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
+    /// Ids in use by SUBSCRIBE and UNSUBSCRIBE (clients only).
+    reserved: Vec<u16>,
 }
 
 impl Outgoing {
@@ -221,11 +223,39 @@ impl Outgoing {
 
     /// The next packet id, unless the oldest message in flight still has it [MQTT-2.2.1-4].
     fn free_id(&self) -> Option<u16> {
-        let id = if self.last_id == u16::MAX { 1 } else { self.last_id + 1 };
-        match self.in_flight.front() {
-            Some(front) if front.packet_id == id => None,
-            _ => Some(id),
+        let front = self.in_flight.front().map_or(0, |e| e.packet_id);
+        let mut id = self.last_id;
+        // With all reserved ones skipped, one more is free.
+        for _ in 0..=self.reserved.len() {
+            id = if id == u16::MAX { 1 } else { id + 1 };
+            if id == front {
+                return None;
+            }
+            if !self.reserved.contains(&id) {
+                return Some(id);
+            }
         }
+        None
+    }
+
+    /// Takes a packet id for a SUBSCRIBE or UNSUBSCRIBE; no message gets it until it is given back
+    /// [MQTT-2.2.1-3]. `None` when the next one is in use. The caller bounds how many are taken at once.
+    pub fn reserve(&mut self) -> Option<u16> {
+        let id = self.free_id()?;
+        self.last_id = id;
+        self.reserved.push(id);
+        Some(id)
+    }
+
+    /// Gives a packet id of [`Outgoing::reserve`] back; whether it was one.
+    pub fn unreserve(&mut self, packet_id: u16) -> bool {
+        let at = self.reserved.iter().position(|&id| id == packet_id);
+        at.map(|at| self.reserved.swap_remove(at)).is_some()
+    }
+
+    /// The message in flight with this id, as long as the receiver has not confirmed that it has it.
+    pub fn delivery(&self, packet_id: u16) -> Option<&Delivery> {
+        self.in_flight[self.find(packet_id)?].delivery.as_ref()
     }
 
     /// The last message taken from [`Outgoing::next`] could not be sent (it is larger than the peer
@@ -238,7 +268,7 @@ impl Outgoing {
     fn find(&self, packet_id: u16) -> Option<usize> {
         let first = self.in_flight.front()?.packet_id;
         if packet_id == first {
-            return (self.in_flight[0].stage != Stage::Done).then_some(0);
+            return (self.sent > 0 && self.in_flight[0].stage != Stage::Done).then_some(0);
         }
         let at = self
             .in_flight
@@ -303,12 +333,17 @@ impl Outgoing {
         }
     }
 
-    /// Takes everything that another receiver may have instead, in order: what is queued, and QoS 1 messages
-    /// that are not acknowledged. A QoS 2 message that was sent belongs to its receiver [MQTT-4.8.2-5].
+    /// Takes every message that its receiver has not confirmed to have, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let this = core::mem::take(self);
-        let sent = this.in_flight.into_iter().filter(|e| e.qos != QoS::ExactlyOnce);
-        sent.filter_map(|e| e.delivery).chain(this.queue)
+        this.in_flight.into_iter().filter_map(|e| e.delivery).chain(this.queue)
+    }
+
+    /// Takes everything that another receiver may have instead, in order: what is queued, and QoS 1 messages
+    /// that are not acknowledged. A QoS 2 message that was sent belongs to its receiver [MQTT-4.8.2-5].
+    pub fn drain_for_others(&mut self) -> impl Iterator<Item = Delivery> {
+        self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce);
+        self.drain()
     }
 }
 
@@ -436,6 +471,33 @@ mod tests {
         assert_eq!(sends(&mut out, 2), [], "id 1 is still in use");
         assert!(matches!(out.on_puback(1), Acked::Done(_)));
         assert_eq!(sends(&mut out, 2), [(1, false)]);
+    }
+
+    #[test]
+    fn what_was_not_sent_on_this_connection_cannot_be_acknowledged_on_it() {
+        let mut out = Outgoing::default();
+        out.push(delivery("t", QoS::AtLeastOnce));
+        sends(&mut out, 10);
+        out.interrupt();
+        assert!(matches!(out.on_puback(1), Acked::Unknown));
+        assert_eq!(sends(&mut out, 10), [(1, true)]);
+        assert!(matches!(out.on_puback(1), Acked::Done(Some(_))));
+    }
+
+    #[test]
+    fn a_reserved_id_names_no_message() {
+        let mut out = Outgoing::default();
+        assert_eq!(out.reserve(), Some(1));
+        for expected in 2..=u16::MAX {
+            out.push(delivery("t", QoS::AtLeastOnce));
+            assert_eq!(sends(&mut out, 2), [(expected, false)]);
+            assert!(matches!(out.on_puback(expected), Acked::Done(_)));
+        }
+        out.push(delivery("t", QoS::AtLeastOnce));
+        assert_eq!(sends(&mut out, 2), [(2, false)], "1 is skipped");
+        assert_eq!((out.reserve(), out.unreserve(1), out.unreserve(1)), (Some(3), true, false));
+        assert_eq!(out.delivery(2).unwrap().qos, QoS::AtLeastOnce);
+        assert!(out.delivery(3).is_none());
     }
 
     #[test]

@@ -29,11 +29,21 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
                 () => Version::V3_1_1,
             };
             let p = &mut properties;
-            number("expiry").map(|n| p.push(Property::SessionExpiryInterval(n)));
-            number("rm").map(|n| p.push(Property::ReceiveMaximum(n as u16)));
-            number("mps").map(|n| p.push(Property::MaximumPacketSize(n)));
-            number("tam").map(|n| p.push(Property::TopicAliasMaximum(n as u16)));
-            value("method").map(|m| p.push(Property::AuthenticationMethod(m)));
+            if let Some(n) = number("expiry") {
+                p.push(Property::SessionExpiryInterval(n));
+            }
+            if let Some(n) = number("rm") {
+                p.push(Property::ReceiveMaximum(n as u16));
+            }
+            if let Some(n) = number("mps") {
+                p.push(Property::MaximumPacketSize(n));
+            }
+            if let Some(n) = number("tam") {
+                p.push(Property::TopicAliasMaximum(n as u16));
+            }
+            if let Some(m) = value("method") {
+                p.push(Property::AuthenticationMethod(m));
+            }
             let mut will_properties = PropertiesBuf::default();
             let parts: Vec<&str> = value("will").map(|w| w.split(',').collect()).unwrap_or_default();
             let mut will = Will {
@@ -70,9 +80,15 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             .encode(*version, &mut out)
         }
         "PUBLISH" => {
-            number("alias").map(|n| properties.push(Property::TopicAlias(n as u16)));
-            number("exp").map(|n| properties.push(Property::MessageExpiryInterval(n)));
-            value("up").map(|n| properties.push(Property::UserProperty(n, n)));
+            if let Some(n) = number("alias") {
+                properties.push(Property::TopicAlias(n as u16));
+            }
+            if let Some(n) = number("exp") {
+                properties.push(Property::MessageExpiryInterval(n));
+            }
+            if let Some(n) = value("up") {
+                properties.push(Property::UserProperty(n, n));
+            }
             let payload = match number("size") {
                 Some(n) => vec![b'x'; n as usize],
                 None => positional.get(1).unwrap_or(&"").as_bytes().to_vec(),
@@ -89,7 +105,9 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             .encode(*version, &mut out)
         }
         "SUBSCRIBE" => {
-            number("sid").map(|n| properties.push(Property::SubscriptionIdentifier(n)));
+            if let Some(n) = number("sid") {
+                properties.push(Property::SubscriptionIdentifier(n));
+            }
             let filters: Vec<_> = positional.iter().map(|w| filter(w)).collect();
             encode_subscribe(*version, id, properties.as_properties(), &filters, &mut out)
         }
@@ -106,7 +124,9 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             .encode(*version, &mut out)
         }
         "DISCONNECT" => {
-            number("expiry").map(|n| properties.push(Property::SessionExpiryInterval(n)));
+            if let Some(n) = number("expiry") {
+                properties.push(Property::SessionExpiryInterval(n));
+            }
             let reason = reason(positional.first());
             Packet::Disconnect(Disconnect { reason, properties: properties.as_properties() })
                 .encode(*version, &mut out)

@@ -1,0 +1,137 @@
+//! Where the messages of a subscription wait for the program.
+
+use crate::Error;
+use crate::state::Inner;
+use hikyaku_proto::client::Received;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<Received>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a message; tells how many wait now.
+    pub fn push(&self, message: Received) -> usize {
+        let mut waiting = self.lock();
+        waiting.messages.push_back(message);
+        self.arrived.notify_one();
+        waiting.messages.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.lock().messages.len()
+    }
+
+    /// No more messages will come.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_all();
+    }
+
+    /// The next message, `None` when none came in time.
+    fn pop(&self, deadline: Option<Instant>) -> Result<Option<(Received, usize)>, Error> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(message) = waiting.messages.pop_front() {
+                return Ok(Some((message, waiting.messages.len())));
+            }
+            if waiting.closed {
+                return Err(Error::Closed);
+            }
+            waiting = match deadline {
+                None => self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Ok(None);
+                    }
+                    self.arrived.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+}
+
+/// The messages of one topic filter, in the order they came; an iterator that ends with the client.
+///
+/// Dropping it unsubscribes. It outlives lost connections; when the server loses the session it is made again.
+pub struct Subscription {
+    inner: Arc<Inner>,
+    id: u32,
+    queue: Arc<Queue>,
+}
+
+impl Subscription {
+    pub(crate) fn new(inner: Arc<Inner>, id: u32, queue: Arc<Queue>) -> Self {
+        Subscription { inner, id, queue }
+    }
+
+    /// Waits for the next message. `None` when none came in time; [`Error::Closed`] when the client is closed
+    /// and no message is left.
+    pub fn recv(&self, timeout: Duration) -> Result<Option<Received>, Error> {
+        self.next_before(Instant::now().checked_add(timeout))
+    }
+
+    /// The next message if there is one.
+    pub fn try_recv(&self) -> Result<Option<Received>, Error> {
+        self.recv(Duration::ZERO)
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether no message waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn next_before(&self, deadline: Option<Instant>) -> Result<Option<Received>, Error> {
+        let Some((message, left)) = self.queue.pop(deadline)? else { return Ok(None) };
+        // Exactly when it gets there, so that it costs one wake-up; the thread looks at the other queues.
+        if left == self.inner.behavior.queue_messages.max(1) / 2 && self.inner.lock().paused {
+            self.inner.wake();
+        }
+        Ok(Some(message))
+    }
+}
+
+impl Iterator for &Subscription {
+    type Item = Received;
+
+    /// Waits as long as it takes.
+    fn next(&mut self) -> Option<Received> {
+        self.next_before(None).ok().flatten()
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.id).field("waiting", &self.len()).finish()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.inner.lock();
+        state.end_subscription(self.inner.now(), self.id);
+        // It may have been the queue that was full.
+        self.inner.wake();
+    }
+}
