@@ -522,6 +522,19 @@ fn sys_is_summed() {
 }
 
 #[test]
+fn sys_switched_off_and_on_reports_once() {
+    let sys = |s| Config { sys_interval_s: s, ..quiet() };
+    let mut rig = Rig::new(1, 0, sys(10));
+    rig.send("s", "CONNECT s clean; SUBSCRIBE id=1 $SYS/broker/uptime");
+    rig.advance(Duration::from_secs(5));
+    rig.configure(sys(0));
+    rig.configure(sys(10));
+    rig.advance(Duration::from_secs(100));
+    let news = rig.news("s");
+    assert_eq!(news.matches("PUBLISH").count(), 12, "{news}");
+}
+
+#[test]
 fn a_fan_out_keeps_order_and_lets_others_in() {
     let mut rig = Rig::new(1, 0, quiet());
     rig.run("p> CONNECT p clean\n p< CONNACK 0\n q> CONNECT q clean; SUBSCRIBE id=1 other\n q< CONNACK 0; SUBACK 1 0");

@@ -97,6 +97,8 @@ pub struct Shard {
 
     counters: Counters,
     reports: sys::Reports,
+    /// When [`Timer::Sys`] fires.
+    sys_at: Instant,
     message_count: u64,
 
     scratch: Scratch,
@@ -140,8 +142,9 @@ impl Shard {
         let hash = HashKey::new(seed);
         let shards = shards.clamp(1, SHARDS_MAX);
         let mut timers = Timers::default();
+        let mut sys_at = Instant::NEVER;
         if config.sys_interval_s > 0 {
-            timers.arm(&mut { Instant::NEVER }, now, Timer::Sys);
+            timers.arm(&mut sys_at, now, Timer::Sys);
         }
         Shard {
             id,
@@ -174,6 +177,7 @@ impl Shard {
             pool: Pool::default(),
             counters: Counters::default(),
             reports: sys::Reports::default(),
+            sys_at,
             message_count: 0,
             scratch: Scratch::default(),
             bytes: Vec::new(),
@@ -245,7 +249,7 @@ impl Shard {
 
     fn on_configured(&mut self, config: Arc<Config>) {
         if self.config.sys_interval_s == 0 && config.sys_interval_s > 0 {
-            self.timers.arm(&mut { Instant::NEVER }, self.now, Timer::Sys);
+            self.timers.arm(&mut self.sys_at, self.now, Timer::Sys);
         }
         self.config = config;
         // What was decided under the old rights is decided anew.
@@ -271,7 +275,7 @@ impl Shard {
                 Timer::Alive(conn) => self.on_alive_timer(at, conn),
                 Timer::Stalled(conn) => self.on_stalled_timer(at, conn),
                 Timer::Session(session) => self.on_session_timer(at, session),
-                Timer::Sys => self.on_sys_timer(),
+                Timer::Sys => self.on_sys_timer(at),
             }
         }
     }

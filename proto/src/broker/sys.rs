@@ -101,12 +101,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_sys_timer(&mut self) {
+    pub(super) fn on_sys_timer(&mut self, at: Instant) {
+        if at != self.sys_at {
+            return; // It was switched off and on.
+        }
+        self.sys_at = Instant::NEVER;
         let interval = u64::from(self.config.sys_interval_s);
         if interval == 0 {
             return;
         }
-        self.timers.arm(&mut { Instant::NEVER }, self.now + Duration::from_secs(interval), Timer::Sys);
+        self.timers.arm(&mut self.sys_at, self.now + Duration::from_secs(interval), Timer::Sys);
         let mut counters = self.counters();
         counters.stored =
             self.sessions.iter().map(|(_, s)| (s.outgoing.in_flight() + s.outgoing.queued()) as u64).sum();
