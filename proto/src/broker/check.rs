@@ -136,7 +136,8 @@ fn packet(op: u8, a: u8, b: u8, v5: bool) -> Vec<u8> {
             }
             body.extend_from_slice(&[0, filter.len() as u8]);
             body.extend_from_slice(filter.as_bytes());
-            body.push((a & 15) % 3 | if v5 { a & 12 | (b & 0x20) } else { 0 });
+            let v5_only = if v5 { a & 12 | b & 0x20 } else { 0 };
+            body.push((a & 15) % 3 + v5_only);
             whole(0x82, &body)
         }
         20 => {
