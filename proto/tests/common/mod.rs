@@ -317,6 +317,32 @@ impl Rig {
         self.feed(at)
     }
 
+    /// Lets the scheduler draw from now on.
+    pub fn shuffle(&mut self, seed: u64) {
+        self.random = Random::new(seed);
+        self.shuffled = true;
+    }
+
+    /// Hands in one message of other shards.
+    pub fn step_peer(&mut self, shard: usize) -> bool {
+        let Some((from, message)) = self.peers[shard].pop_front() else { return false };
+        self.handle(shard, Input::Peer { from, message });
+        self.unpolled[shard] = false;
+        self.polling[shard] = true;
+        self.finish(shard);
+        true
+    }
+
+    /// Hands in what a connection sent, and what shards tell each other; work in slices waits.
+    pub fn step_peers_first(&mut self, name: &str) {
+        self.step_pipe(name);
+        for shard in 0..self.shards.len() {
+            self.polling[shard] |= std::mem::take(&mut self.unpolled[shard]);
+            self.finish(shard);
+            self.step_peer(shard);
+        }
+    }
+
     /// One timeout of a shard, if it is due.
     pub fn step_shard(&mut self, shard: usize) -> bool {
         self.time_out(shard)
