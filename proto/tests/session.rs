@@ -363,3 +363,49 @@ fn a_client_that_does_not_read_answers_is_not_read() {
     assert_eq!(rig.pipe("a").news.len(), 1001);
     rig.pipe("a").news.clear();
 }
+
+#[test]
+fn what_the_program_around_it_publishes_is_delivered() {
+    use hikyaku_proto::broker::Input;
+    use hikyaku_proto::codec::QoS;
+    use hikyaku_proto::message::Message;
+    let mut rig = one();
+    rig.run("s> CONNECT s clean; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1");
+    let message = Message::new("t", b"hello", QoS::ExactlyOnce, true);
+    rig.shards[0].handle(rig.now, Input::Publish { message });
+    rig.run("s> SUBSCRIBE id=2 t\n s< PUBLISH t hello q1 id=1; SUBACK 2 0; PUBLISH t hello r");
+}
+
+#[test]
+fn a_takeover_in_the_middle_of_things() {
+    for seed in 1..100 {
+        let mut rig = Rig::new(1, seed, quiet());
+        rig.run("s> CONNECT s v5 expiry=50 rm=1; SUBSCRIBE id=1 t:2\n s< CONNACK 0; SUBACK 1 2\n p> CONNECT p clean\n p< CONNACK 0");
+        rig.pipe("s").cuts = true;
+        rig.pipe("s").answers = true;
+        for n in 0..20 {
+            rig.send("p", &format!("PUBLISH t {n} q2 id={}", n + 1));
+            for _ in 0..rig.random.below(6) {
+                rig.step();
+            }
+            if n % 5 == 4 {
+                let name = if n % 2 == 0 { "s" } else { "r" };
+                // The other name takes the session over.
+                if rig.names.get(name).is_none_or(|&at| !rig.pipes[at].open) {
+                    rig.send(name, "CONNECT s v5 expiry=50 rm=2");
+                    rig.pipe(name).answers = true;
+                }
+            }
+        }
+        rig.settle();
+        let mut seen: Vec<(usize, u32)> = Vec::new();
+        for (at, pipe) in rig.pipes.iter().enumerate().filter(|(_, p)| p.answers) {
+            for line in pipe.log.iter().filter(|l| l.starts_with("PUBLISH") && !l.contains(" dup")) {
+                seen.push((at, line.split(' ').nth(2).unwrap().parse().unwrap()));
+            }
+        }
+        seen.sort_by_key(|s| s.1);
+        let values: Vec<u32> = seen.iter().map(|s| s.1).collect();
+        assert_eq!(values, (0..20).collect::<Vec<_>>(), "seed {seed}");
+    }
+}
