@@ -227,3 +227,22 @@ fn a_subscribe_with_very_many_filters_is_soon_done() {
         assert_eq!(std::mem::take(&mut rig.pipe("s").news).len(), 200_002);
     }
 }
+
+#[test]
+fn an_unsubscribe_with_very_many_filters_is_soon_done() {
+    let mut rig = filled(1, 0, 20_000);
+    rig.run("s> CONNECT s clean v5\n s< CONNACK 0");
+    rig.pipe("s").takes = Some(0);
+    let filters: String = (0..60_000).map(|i| format!(" a/{i}")).collect();
+    rig.send(
+        "s",
+        &format!("SUBSCRIBE id=1 #{filters}; SUBSCRIBE id=2 a/1; UNSUBSCRIBE id=3 #{filters}; PINGREQ"),
+    );
+    let start = std::time::Instant::now();
+    rig.settle();
+    assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
+    rig.take_more("s", None);
+    rig.settle();
+    let news = std::mem::take(&mut rig.pipe("s").news);
+    assert_eq!(news.last().unwrap(), "PINGRESP");
+}

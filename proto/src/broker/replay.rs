@@ -8,7 +8,7 @@
 
 use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
-use super::publish::{Qos0, Subscription};
+use super::publish::{Qos0, Subscription, session_subscriber};
 use super::{SLICE, Shard, Work};
 use crate::codec::QoS;
 use crate::message::{Message, MessageId, Publication};
@@ -172,7 +172,10 @@ impl Shard {
     fn next_replay(&mut self, index: u32) {
         for _ in 0..SLICE {
             let Some(at) = self.first_replay(index) else { return };
-            self.begin_replay(at);
+            if !self.begin_replay(at) {
+                self.end_replay(at);
+                continue;
+            }
             if !self.work.is_empty() {
                 break;
             }
@@ -190,8 +193,13 @@ impl Shard {
         self.replays.get(at).filter(|r| r.started && !r.queued).map(|_| at)
     }
 
-    fn begin_replay(&mut self, at: u32) {
-        let Some(replay) = self.replays.get_mut(at).filter(|r| !r.begun) else { return };
+    /// Begins a replay, unless it has begun. False if its subscription is gone.
+    fn begin_replay(&mut self, at: u32) -> bool {
+        let Some(replay) = self.replays.get_mut(at).filter(|r| !r.begun) else { return true };
+        let subscriber = session_subscriber(replay.session.index);
+        if self.subscriptions.get(&replay.filter, subscriber).is_none() {
+            return false;
+        }
         replay.begun = true;
         let exact = !replay.filter.contains(['+', '#']);
         let home = self.placement.shard(replay.filter.as_bytes());
@@ -208,6 +216,7 @@ impl Shard {
         for to in (0..self.shards).filter(|to| asked >> to & 1 == 1) {
             self.send_to_peer(to, PeerMessage::ReplayBegin { key, filter: filter.clone() });
         }
+        true
     }
 
     /// A session can take more: its replay goes on in its turn.
@@ -225,8 +234,11 @@ impl Shard {
         let session = replay.session;
         let Some(index) = self.session_of(session) else { return };
         if self.sessions[index].replays.front() == Some(&at) {
-            self.begin_replay(at);
-            self.continue_replay(at);
+            if self.begin_replay(at) {
+                self.continue_replay(at);
+            } else {
+                self.end_replay(at);
+            }
         }
         if self.sessions[index].replays.front() != Some(&at) {
             self.next_replay(index);
@@ -332,14 +344,14 @@ impl Shard {
         }
     }
 
-    /// A session no longer wants what it asked for with this filter [MQTT-3.10.4-2].
+    /// A session no longer wants what it asked for with this filter [MQTT-3.10.4-2]. Of replays that have not
+    /// begun it is seen when their turn comes.
     pub(super) fn end_replays_of(&mut self, index: u32, filter: &str) {
-        for at in self.sessions[index].replays.clone() {
-            if self.replays.get(at).is_some_and(|r| *r.filter == *filter) {
-                self.end_replay(at);
-            }
+        let first = self.sessions[index].replays.front().copied();
+        if let Some(at) = first.filter(|&at| self.replays.get(at).is_some_and(|r| *r.filter == *filter)) {
+            self.end_replay(at);
+            self.next_replay(index);
         }
-        self.next_replay(index);
     }
 
     /// The replay a message of another shard belongs to, if it still goes on.
