@@ -8,7 +8,6 @@
 use crate::codec::{QoS, ReasonCode};
 use crate::message::Message;
 use crate::time::Instant;
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -21,7 +20,7 @@ pub enum SubscriptionIds {
     /// One has.
     One(u32),
     /// Several overlapping ones have.
-    Many(Box<[u32]>),
+    Many(Vec<u32>),
 }
 
 impl SubscriptionIds {
@@ -41,11 +40,10 @@ impl SubscriptionIds {
         }
         *self = match core::mem::take(self) {
             SubscriptionIds::None => SubscriptionIds::One(id),
-            SubscriptionIds::One(first) => SubscriptionIds::Many(Box::new([first, id])),
-            SubscriptionIds::Many(ids) => {
-                let mut ids = ids.into_vec();
+            SubscriptionIds::One(first) => SubscriptionIds::Many(alloc::vec![first, id]),
+            SubscriptionIds::Many(mut ids) => {
                 ids.push(id);
-                SubscriptionIds::Many(ids.into_boxed_slice())
+                SubscriptionIds::Many(ids)
             }
         };
     }
