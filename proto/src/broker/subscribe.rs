@@ -35,6 +35,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
         let subscription_id = subscribe.properties.subscription_identifiers().next().unwrap_or(0);
+        let listener = conn.listener;
+        let max_qos = self.config.limits(listener).max_qos;
         let mut waiting = Waiting {
             gate: 0,
             joins: 0,
@@ -45,7 +47,8 @@ impl Shard {
             replays: Vec::new(),
         };
         let mut announced = false;
-        for (filter, options) in subscribe.filters() {
+        for (filter, mut options) in subscribe.filters() {
+            options.qos = options.qos.min(max_qos);
             let filter = match TopicFilter::parse(filter) {
                 Ok(filter) => filter,
                 // A wrong share name is an error of the protocol [MQTT-4.8.2-1] [MQTT-4.8.2-2].

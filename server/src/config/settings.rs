@@ -51,8 +51,6 @@ pub struct ListenerSettings {
     pub local_only_default: bool,
     /// How many clients may be connected here at once.
     pub max_connections: Option<u32>,
-    /// The network device to bind to.
-    pub bind_interface: Option<String>,
     /// Whether TCP_NODELAY is set on connections.
     pub tcp_nodelay: bool,
     /// Who may come in and do what.
@@ -237,7 +235,6 @@ impl Default for ListenerSettings {
             websockets_headers_size: 8192,
             local_only_default: false,
             max_connections: None,
-            bind_interface: None,
             tcp_nodelay: true,
             security: SecuritySettings::default(),
             mount_point: None,
@@ -309,10 +306,11 @@ impl fmt::Display for Problem {
         if let Some(at) = &self.at {
             write!(f, "{at}: ")?;
         }
-        match self.severity {
-            Severity::Error => f.write_str(&self.message),
-            Severity::Warning => write!(f, "warning: {}", self.message),
-            Severity::Note => write!(f, "note: {}", self.message),
-        }
+        let severity = match self.severity {
+            Severity::Error => "Error",
+            Severity::Warning => "Warning",
+            Severity::Note => "Note",
+        };
+        write!(f, "{severity}: {}", self.message)
     }
 }
