@@ -26,4 +26,4 @@ mod wake;
 mod worker;
 
 pub use listener::Endpoint;
-pub use server::{Options, Remote, Server, StartError};
+pub use server::{Bindings, Options, Remote, Server, StartError};

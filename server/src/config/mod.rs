@@ -6,12 +6,14 @@
 
 mod advice;
 mod build;
+mod describe;
 #[cfg(test)]
 mod docs;
 mod draft;
 mod lines;
 mod options;
 mod parse;
+mod reload;
 mod settings;
 mod suggest;
 #[cfg(test)]

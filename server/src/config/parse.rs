@@ -59,7 +59,7 @@ fn files_in(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
             files.push(path);
         }
     }
-    files.sort_by(|a, b| order(a).cmp(&order(b)));
+    files.sort_by(|a, b| order(a).cmp(order(b)));
     Ok(files)
 }
 

@@ -480,3 +480,59 @@ fn any_bytes_are_read_without_harm() {
         let _ = read_text(&text, &[]);
     }
 }
+
+#[test]
+fn a_reload_keeps_the_listeners_that_are_open() {
+    let runs = settings("listener 1 ::1\nallow_anonymous true\nlistener 2 ::1\nlistener 3 ::1\nmax_qos 1");
+    let mut new =
+        settings("listener 4 ::1\nlistener 3 ::1\nprotocol mqtt\nlistener 1 ::1\nmax_qos 0\nuser x");
+    let remarks = new.fit_to(&runs);
+    assert_eq!(endpoints(&new), endpoints(&runs));
+    let limits: Vec<_> = new.core.listeners.iter().map(|l| l.limits.max_qos as u8).collect();
+    assert_eq!(limits, [0, 2, 2]);
+    assert!(!new.listeners[1].allows_anonymous());
+    assert_eq!(new.user, None);
+    assert_eq!(
+        remarks,
+        [
+            "[::1]:2 is not configured any more. It is closed at the next start; until then nobody new gets in.",
+            "What [::1]:3 speaks changes at the next start.",
+            "[::1]:4 is opened at the next start.",
+            "'user' changes at the next start.",
+        ]
+    );
+}
+
+#[test]
+fn who_may_connect_where_is_said_in_a_line() {
+    let dir = Dir::new();
+    let file = dir.write("f", "").display().to_string();
+    for (text, line) in [
+        ("", "127.0.0.1:1883, [::1]:1883: MQTT and WebSocket; everyone may connect from this machine."),
+        (
+            "listener 1\nallow_anonymous true\nprotocol mqtt",
+            "0.0.0.0:1, [::]:1: MQTT; everyone may connect from anywhere.",
+        ),
+        ("listener 1 ::1", "[::1]:1: MQTT and WebSocket; nobody may connect from this machine."),
+        (
+            "listener 1 ::1\nprotocol websockets\npassword_file FILE",
+            "[::1]:1: WebSocket; users of FILE may connect from this machine.",
+        ),
+        (
+            "listener 1 ::1\ncertfile FILE\nkeyfile FILE\nallow_anonymous true\npassword_file FILE\nallow_plaintext true",
+            "[::1]:1: MQTT and WebSocket, with and without TLS; users of FILE, and everyone without a name, may \
+             connect from this machine.",
+        ),
+        (
+            "listener 1 ::1\ncertfile FILE\nkeyfile FILE\ncafile FILE\nrequire_certificate 1\nallow_anonymous 1",
+            "[::1]:1: MQTT and WebSocket, with TLS; everyone with a certificate may connect from this machine.",
+        ),
+        (
+            "listener 0 /run/x\nallow_anonymous 1",
+            "/run/x: MQTT and WebSocket; everyone may connect from this machine.",
+        ),
+    ] {
+        let described = settings(&text.replace("FILE", &file)).listeners[0].describe();
+        assert_eq!(described, line.replace("FILE", &file), "{text}");
+    }
+}

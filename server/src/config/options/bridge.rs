@@ -42,7 +42,9 @@ pub(super) const OPTIONS: &[Spec] = &[
         Takes::Words(|draft, value| {
             value.word().ok_or_else(|| "Empty address value in configuration.".to_owned())?;
             while value.word().is_some() {}
-            draft.bridges.last_mut().map(|b| b.addresses += 1);
+            if let Some(bridge) = draft.bridges.last_mut() {
+                bridge.addresses += 1;
+            }
             Ok(())
         }),
     )
@@ -54,7 +56,9 @@ pub(super) const OPTIONS: &[Spec] = &[
                 let topic = value.trim_start_matches('"').split(' ').next_back().unwrap_or("");
                 return Err(format!("Missing closing quote in topic value ({topic})."));
             }
-            draft.bridges.last_mut().map(|b| b.topics += 1);
+            if let Some(bridge) = draft.bridges.last_mut() {
+                bridge.topics += 1;
+            }
             Ok(())
         }),
     ),

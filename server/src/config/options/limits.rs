@@ -96,7 +96,7 @@ pub(super) const OPTIONS: &[Spec] = &[
         "0 (any)",
         "The longest keep alive granted, in seconds. 5.0 clients are told to use it; others keep theirs.",
     ),
-    Spec::supported(
+    Spec::without_effect(
         "max_connections",
         ListenerOrDefault,
         Takes::Number {
@@ -105,8 +105,8 @@ pub(super) const OPTIONS: &[Spec] = &[
             message: "",
             set: |draft, n| draft.door().settings.max_connections = u32::try_from(n).ok(),
         },
-        "-1 (no limit)",
-        "How many may be connected to this listener at once.",
+        "-1",
+        "connections are not counted by listener yet; a service manager can bound them all (LimitNOFILE= of a unit)",
     ),
     Spec::supported(
         "max_qos",
@@ -253,13 +253,13 @@ pub(super) const OPTIONS: &[Spec] = &[
         Global,
         ANY_NUMBER,
         "",
-        "sessions are not counted yet; use 'max_connections' and 'persistent_client_expiration'",
+        "sessions are not counted yet; 'persistent_client_expiration' ends those that nobody comes back to",
     ),
     Spec::without_effect(
         "global_max_connections",
         Global,
         ANY_NUMBER,
         "",
-        "connections are counted by listener; use 'max_connections'",
+        "connections are not counted yet; a service manager can bound them (LimitNOFILE= of a unit)",
     ),
 ];
