@@ -27,6 +27,8 @@ pub struct Run {
     pub verbosity: Option<Verbosity>,
     /// How many workers, if given.
     pub workers: Option<u16>,
+    /// Where to write the secrets of TLS connections.
+    pub tls_keylog: Option<PathBuf>,
 }
 
 /// How much to log.
@@ -54,6 +56,8 @@ Usage: hikyaku [-c FILE] [-p PORT]... [-v] [--workers N]
  -q, --quiet               log nothing, whatever the configuration says
  -t, --test-config [FILE]  say what is wrong with the configuration, and end
  -v, --verbose             log everything, whatever the configuration says
+     --tls-keylog FILE     write the secrets of TLS connections to FILE, for debugging:
+                           whoever has them reads along
      --version             show the version
      --workers N           use N threads, 1 to 64; default: one per core
 ";
@@ -87,6 +91,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             "-p" | "--port" => run.ports.push(port(&value("port")?)?),
             "--workers" => run.workers = Some(workers(&value("number")?)?),
             "-c" | "--config-file" => run.config = Some(value("config file")?.into()),
+            "--tls-keylog" => run.tls_keylog = Some(value("file")?.into()),
             "-d" | "--daemon" => {
                 return Err(format!(
                     "Error: {arg} is not supported: start hikyaku from a service manager, or with '&'."
@@ -138,8 +143,9 @@ mod tests {
             ports: vec![1884, 1885],
             verbosity: Some(Verbosity::Verbose),
             workers: Some(3),
+            tls_keylog: Some("k".into()),
         };
-        let line = "-c x.conf -p 1884 -v --port 1885 --workers 3";
+        let line = "-c x.conf -p 1884 -v --port 1885 --workers 3 --tls-keylog k";
         assert_eq!(parsed(line), Ok(Command::Run(run.clone())));
         assert_eq!(parsed(&format!("{line} --test-config")), Ok(Command::Test(run.clone())));
         assert_eq!(parsed(&format!("--test-config {line}")), Ok(Command::Test(run)));
@@ -164,6 +170,10 @@ mod tests {
             (
                 "-t",
                 "Error: --test-config argument given, but no config file specified.\n'hikyaku -h' shows the options.",
+            ),
+            (
+                "--tls-keylog",
+                "Error: --tls-keylog argument given, but no file specified.\n'hikyaku -h' shows the options.",
             ),
             ("--x", "Error: Unknown option '--x'.\n'hikyaku -h' shows the options."),
             ("--workers 0", "Error: Invalid number of workers specified (0): it is 1 to 64."),

@@ -88,10 +88,29 @@ fn serve(run: &Run) -> ExitCode {
             log::info!("hikyaku version {VERSION} terminating");
             ExitCode::SUCCESS
         }
-        Err(message) => {
+        Err(Failure { code, message }) => {
             log::error!("{message}");
-            ExitCode::from(FAILURE)
+            ExitCode::from(code)
         }
+    }
+}
+
+/// Why the broker ends.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure { code: FAILURE, message }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let code = if matches!(error, StartError::Unsupported(_)) { USAGE } else { FAILURE };
+        Failure { code, message: error.to_string() }
     }
 }
 
@@ -105,7 +124,7 @@ fn say(problem: &Problem) {
 }
 
 /// Opens what needs privileges, gives them up, and serves until the end.
-fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), String> {
+fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), Failure> {
     raise_open_files();
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
@@ -113,18 +132,19 @@ fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), S
     if settings.listeners.iter().any(|l| l.local_only_default) {
         log::info!("Starting in local only mode. Connections will only be possible from this machine.");
     }
-    let told = |e: StartError| e.to_string();
-    let bindings = Bindings::open(Options::from_settings(&settings).map_err(told)?).map_err(told)?;
+    let mut options = Options::from_settings(&settings);
+    options.tls_keylog.clone_from(&run.tls_keylog);
+    let bindings = Bindings::open(options)?;
     for listener in &settings.listeners {
         log::info!("{}", listener.describe());
     }
     let pid_file = settings.pid_file.as_deref().map(PidFile::write).transpose()?;
     give_up_root(settings.user.as_deref(), logger, pid_file.as_ref())?;
-    let server = bindings.start().map_err(told)?;
+    let server = bindings.start()?;
     let mut reload = Reload { run: run.clone(), settings, logger, remote: server.remote() };
     std::thread::spawn(move || reload.watch(signals));
     log::info!("hikyaku version {VERSION} running");
-    server.wait().map_err(|e| format!("A worker ended: {e}."))
+    server.wait().map_err(|e| format!("A worker ended: {e}.").into())
 }
 
 fn give_up_root(user: Option<&str>, logger: &Logger, pid_file: Option<&PidFile>) -> Result<(), String> {
@@ -198,8 +218,7 @@ impl Reload {
                 return log::error!("The configuration was not reloaded: it has errors. The old one stays.");
             }
         };
-        let possible = Options::from_settings(&settings).map_err(|e| e.to_string());
-        if let Err(e) = possible.and_then(|_| self.logger.change(&settings.log)) {
+        if let Err(e) = self.logger.change(&settings.log) {
             log::error!("{e}");
             return log::error!("The configuration was not reloaded. The old one stays.");
         }

@@ -9,19 +9,24 @@ use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// What a [`Server`] is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen: at least one.
-    pub endpoints: Vec<Endpoint>,
+    /// Where to listen, and for what: at least one. The index of a listener is also its index in
+    /// [`Config::listeners`].
+    pub listeners: Vec<ListenerSettings>,
     /// How many threads, each with a shard of the sessions: brought into 1 to
     /// [`SHARDS_MAX`]. As many as there are cores is right for most.
     pub workers: u16,
     /// How to treat clients.
     pub config: Config,
+    /// A file to which the secrets of TLS connections are appended, for debugging: whoever has them
+    /// reads along.
+    pub tls_keylog: Option<PathBuf>,
 }
 
 /// A running broker. Dropping it ends it, like [`Server::shutdown`].
@@ -43,8 +48,8 @@ pub struct Remote {
 pub enum StartError {
     /// This address cannot be listened on: it is in use, not ours, or not permitted.
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the path of the unix socket.
+        address: String,
         /// The system's word.
         cause: io::Error,
     },
@@ -66,24 +71,11 @@ pub struct Bindings {
 
 impl Options {
     /// What `settings` ask for.
-    ///
-    /// # Errors
-    /// If they ask for something that cannot be done.
-    pub fn from_settings(settings: &Settings) -> Result<Options, StartError> {
-        let mut endpoints = Vec::new();
-        for (i, listener) in settings.listeners.iter().enumerate() {
-            if let Some(what) = unsupported(listener) {
-                let at = listener.at.as_ref().map_or(String::new(), |at| format!("{at}: "));
-                return Err(StartError::Unsupported(format!("{at}{what} cannot be used yet.")));
-            }
-            let config::Endpoint::Tcp { addresses } = &listener.endpoint else { continue };
-            for (n, &address) in addresses.iter().enumerate() {
-                endpoints.push(Endpoint { address, listener: i as u16, optional: n > 0 });
-            }
-        }
+    pub fn from_settings(settings: &Settings) -> Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
-        Ok(Options { endpoints, workers, config: settings.core.clone() })
+        let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
+        Options { listeners, workers, config, tls_keylog: None }
     }
 }
 
@@ -92,6 +84,7 @@ fn unsupported(listener: &ListenerSettings) -> Option<&'static str> {
     let security = &listener.security;
     [
         (matches!(listener.endpoint, config::Endpoint::Unix(_)), "A unix socket"),
+        (listener.bind_interface.is_some(), "'bind_interface'"),
         (listener.tls.is_some(), "'certfile'"),
         (listener.mount_point.is_some(), "'mount_point'"),
         (listener.use_username_as_clientid, "'use_username_as_clientid'"),
@@ -110,9 +103,16 @@ impl Bindings {
     /// If an address cannot be bound.
     pub fn open(options: Options) -> Result<Bindings, StartError> {
         let mut bound = Vec::new();
-        for endpoint in &options.endpoints {
-            let address = endpoint.address;
-            bound.extend(bind(endpoint).map_err(|cause| StartError::Listen { address, cause })?);
+        for (settings, listener) in options.listeners.iter().zip(0..) {
+            if let Some(what) = unsupported(settings) {
+                let at = settings.at.as_ref().map_or(String::new(), |at| format!("{at}: "));
+                return Err(StartError::Unsupported(format!("{at}{what} cannot be used yet.")));
+            }
+            let config::Endpoint::Tcp { addresses } = &settings.endpoint else { continue };
+            for (i, &address) in addresses.iter().enumerate() {
+                let listen = |cause| StartError::Listen { address: address.to_string(), cause };
+                bound.extend(bind(&Endpoint { address, listener, optional: i > 0 }).map_err(listen)?);
+            }
         }
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);

@@ -1,6 +1,6 @@
 //! What is wrong though each option is right, and what is legal but surely not meant.
 
-use super::draft::{Door, Draft};
+use super::draft::{Bridge, Door, Draft};
 use super::settings::{Place, Severity};
 use std::path::Path;
 
@@ -22,12 +22,14 @@ pub(super) fn check(draft: &mut Draft) {
 
 fn check_bridges(draft: &mut Draft) {
     for bridge in std::mem::take(&mut draft.bridges) {
-        let missing = match (bridge.addresses, bridge.topics) {
-            (0, _) => "remote addresses",
-            (_, 0) => "topics",
+        let missing = match bridge {
+            Bridge { addresses: 0, .. } => "no remote addresses defined",
+            Bridge { topics: 0, .. } => "no topics defined",
+            Bridge { has_psk: true, has_identity: false, .. } => "missing bridge_identity",
+            Bridge { has_psk: false, has_identity: true, .. } => "missing bridge_psk",
             _ => continue,
         };
-        let message = format!("Invalid bridge configuration: no {missing} defined.");
+        let message = format!("Invalid bridge configuration: {missing}.");
         draft.say_at(Some(bridge.at), Severity::Error, message);
     }
 }

@@ -93,6 +93,8 @@ pub(super) struct Bridge {
     pub(super) at: Place,
     pub(super) addresses: usize,
     pub(super) topics: usize,
+    pub(super) has_identity: bool,
+    pub(super) has_psk: bool,
 }
 
 impl Draft {

@@ -51,6 +51,8 @@ pub struct ListenerSettings {
     pub local_only_default: bool,
     /// How many clients may be connected here at once.
     pub max_connections: Option<u32>,
+    /// The network device to bind to.
+    pub bind_interface: Option<String>,
     /// Whether TCP_NODELAY is set on connections.
     pub tcp_nodelay: bool,
     /// Who may come in and do what.
@@ -235,6 +237,7 @@ impl Default for ListenerSettings {
             websockets_headers_size: 8192,
             local_only_default: false,
             max_connections: None,
+            bind_interface: None,
             tcp_nodelay: true,
             security: SecuritySettings::default(),
             mount_point: None,

@@ -166,6 +166,7 @@ fn mistakes_are_told_word_for_word_with_their_place() {
             .contains("1:1: Error: Invalid bridge configuration: no remote addresses defined.")
     );
     assert!(said_of("connection a\naddress b").contains("Invalid bridge configuration: no topics defined."));
+    assert!(said_of("connection a\naddress b\ntopic c\nbridge_psk d").contains("missing bridge_identity."));
     assert!(said_of("plugin a\nplugin_opt_ b").contains("Invalid 'plugin_opt_' config option."));
     assert!(said_of("plugin a\nplugin_opt_test").contains("Error: Empty 'test' value in configuration."));
 }

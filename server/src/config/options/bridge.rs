@@ -1,8 +1,8 @@
 //! Options of bridges, which are planned, and of plugins, which are not.
 
-use super::Scope::{Bridge, Global, Plugin, Security};
-use super::{ANY_BOOL, ANY_NUMBER, ANY_TEXT, Repeat, Spec, Status, Takes};
-use crate::config::draft;
+use super::Scope::{Global, Plugin, Security};
+use super::{ANY_BOOL, ANY_NUMBER, ANY_TEXT, Repeat, Scope, Spec, Status, Takes};
+use crate::config::draft::Bridge;
 
 const BRIDGES: &str = "Bridges are not supported yet. Until then let a client that subscribes here and publishes \
      there carry the messages.";
@@ -12,7 +12,7 @@ const PLUGINS: &str = "Plugins written for mosquitto cannot be loaded: they need
 
 /// An option of a bridge. The `connection` it follows says what there is to say.
 const fn bridge(name: &'static str, takes: Takes) -> Spec {
-    Spec { repeat: Repeat::Adds, ..Spec::new(name, Bridge, takes, Status::Planned("")) }
+    Spec { repeat: Repeat::Adds, ..Spec::new(name, Scope::Bridge, takes, Status::Planned("")) }
 }
 
 /// An option of a plugin.
@@ -31,7 +31,7 @@ pub(super) const OPTIONS: &[Spec] = &[
         Global,
         Takes::Text(|draft, _| {
             let at = draft.at.clone();
-            draft.bridges.push(draft::Bridge { at, addresses: 0, topics: 0 });
+            draft.bridges.push(Bridge { at, addresses: 0, topics: 0, has_identity: false, has_psk: false });
             Ok(())
         }),
         BRIDGES,
@@ -70,14 +70,30 @@ pub(super) const OPTIONS: &[Spec] = &[
     bridge("bridge_certfile", ANY_TEXT),
     bridge("bridge_ciphers", ANY_TEXT),
     bridge("bridge_ciphers_tls1.3", ANY_TEXT),
-    bridge("bridge_identity", ANY_TEXT),
+    bridge(
+        "bridge_identity",
+        Takes::Text(|draft, _| {
+            if let Some(bridge) = draft.bridges.last_mut() {
+                bridge.has_identity = true;
+            }
+            Ok(())
+        }),
+    ),
     bridge("bridge_insecure", ANY_BOOL),
     bridge("bridge_keyfile", ANY_TEXT),
     bridge("bridge_max_packet_size", ANY_NUMBER),
     bridge("bridge_max_topic_alias", ANY_NUMBER),
     bridge("bridge_outgoing_retain", ANY_BOOL),
     bridge("bridge_protocol_version", ANY_TEXT),
-    bridge("bridge_psk", ANY_TEXT),
+    bridge(
+        "bridge_psk",
+        Takes::Text(|draft, _| {
+            if let Some(bridge) = draft.bridges.last_mut() {
+                bridge.has_psk = true;
+            }
+            Ok(())
+        }),
+    ),
     bridge("bridge_receive_maximum", ANY_NUMBER),
     bridge("bridge_reload_type", ANY_TEXT),
     bridge("bridge_require_ocsp", ANY_BOOL),

@@ -309,7 +309,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     Spec::without_effect(
         "retry_interval",
         Global,
-        ANY_NUMBER,
+        ANY_TEXT,
         "",
         "messages are sent again when a client reconnects, at no other time; mosquitto has withdrawn it too",
     ),

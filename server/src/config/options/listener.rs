@@ -154,6 +154,17 @@ pub(super) const OPTIONS: &[Spec] = &[
         "`ipv4` or `ipv6`: the only kind of address to listen on.",
     ),
     Spec::supported(
+        "bind_interface",
+        ListenerOrDefault,
+        Takes::Text(|draft, value| {
+            draft.door().settings.bind_interface = Some(value);
+            Ok(())
+        }),
+        "any",
+        "The network device to listen on (Linux; needs root or CAP_NET_RAW).",
+    )
+    .once(),
+    Spec::supported(
         "accept_protocol_versions",
         Listener,
         Takes::Words(accept_protocol_versions),
@@ -338,8 +349,6 @@ pub(super) const OPTIONS: &[Spec] = &[
         "",
         "no files are served; leave that to a web server, and name its pages by 'websockets_origin'",
     ),
-    Spec::planned("bind_interface", ListenerOrDefault, ANY_TEXT, "Binding to a device is not supported yet. Give \
-         'listener' the device's address: listener 1883 192.0.2.1"),
     Spec::planned(
         "enable_proxy_protocol",
         Listener,
