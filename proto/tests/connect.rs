@@ -245,7 +245,14 @@ fn shutdown_says_goodbye() {
 }
 
 fn asking() -> Rig {
-    Rig::new(1, 0, Config { listeners: vec![Listener { authentication: Authentication::Ask }], ..quiet() })
+    Rig::new(
+        1,
+        0,
+        Config {
+            listeners: vec![Listener { authentication: Authentication::Ask, ..Listener::default() }],
+            ..quiet()
+        },
+    )
 }
 
 #[test]
@@ -281,7 +288,7 @@ fn the_name_that_authentication_gives_counts_for_the_will() {
         0,
         Config {
             rights: Rights::Rules(vec![rule]),
-            listeners: vec![Listener { authentication: Authentication::Ask }],
+            listeners: vec![Listener { authentication: Authentication::Ask, ..Listener::default() }],
             ..quiet()
         },
     );

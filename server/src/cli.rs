@@ -1,13 +1,15 @@
 //! The command line, with mosquitto's options.
 
-use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Start the broker.
     Run(Run),
+    /// Say what is wrong with a configuration file.
+    Test(Run),
     /// Print how to call it.
     Help,
     /// Print the version.
@@ -17,59 +19,79 @@ pub enum Command {
 /// How to start the broker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
+    /// The configuration file, if given.
+    pub config: Option<PathBuf>,
     /// The ports given, in order.
     pub ports: Vec<u16>,
-    /// Whether to log more.
-    pub verbose: bool,
+    /// How much to log, whatever the configuration says.
+    pub verbosity: Option<Verbosity>,
     /// How many workers, if given.
     pub workers: Option<u16>,
+    /// Where to write the secrets of TLS connections.
+    pub tls_keylog: Option<PathBuf>,
+}
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// Everything there is a `log_type` for.
+    Verbose,
 }
 
 /// What `-h` prints.
 pub const HELP: &str = "\
 hikyaku is an MQTT broker.
 
-Usage: hikyaku [-p PORT]... [-v] [--workers N]
+Usage: hikyaku [-c FILE] [-p PORT]... [-v] [--workers N]
+       hikyaku --test-config [-c] FILE
 
- -c, --config-file FILE  read the configuration from FILE (comes with the next release)
- -d, --daemon            run in the background (not supported: use a service manager)
- -h, --help              show this
- -p, --port PORT         listen on PORT instead of 1883, for this machine only;
-                         may be given several times
- -v, --verbose           log each connection
-     --version           show the version
-     --workers N         use N threads, 1 to 64; default: one per core
+ -c, --config-file FILE    read the configuration from FILE (in mosquitto.conf's syntax);
+                           without it only this machine may connect
+ -d, --daemon              run in the background (not supported: use a service manager)
+ -h, --help                show this
+ -p, --port PORT           listen on PORT, for this machine only; may be given several times;
+                           without '-c': instead of 1883
+ -q, --quiet               log nothing, whatever the configuration says
+ -t, --test-config [FILE]  say what is wrong with the configuration, and end
+ -v, --verbose             log everything, whatever the configuration says
+     --tls-keylog FILE     write the secrets of TLS connections to FILE, for debugging:
+                           whoever has them reads along
+     --version             show the version
+     --workers N           use N threads, 1 to 64; default: one per core
 ";
 
 const HINT: &str = "'hikyaku -h' shows the options.";
 
-const PORT: u16 = 1883;
-
 /// Reads the arguments, without the program's name. An error is the lines to print.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut run = Run::default();
-    let mut args = args.into_iter();
+    let mut test = false;
+    let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy().into_owned();
+        let is_option = |arg: &OsString| arg.as_encoded_bytes().starts_with(b"-");
+        if matches!(arg.as_str(), "-t" | "--test-config") {
+            test = true;
+            if let Some(file) = args.next_if(|next| !is_option(next)) {
+                run.config = Some(file.into());
+            }
+            continue;
+        }
         let mut value = |what: &str| {
-            let value = args.next().map(|v| v.to_string_lossy().into_owned());
-            value.ok_or_else(|| format!("Error: {arg} argument given but no {what} specified.\n{HINT}"))
+            args.next()
+                .ok_or_else(|| format!("Error: {arg} argument given, but no {what} specified.\n{HINT}"))
         };
         match arg.as_str() {
             "-h" | "--help" => return Ok(Command::Help),
             "--version" => return Ok(Command::Version),
-            "-v" | "--verbose" => run.verbose = true,
+            "-v" | "--verbose" => run.verbosity = run.verbosity.or(Some(Verbosity::Verbose)),
+            "-q" | "--quiet" => run.verbosity = Some(Verbosity::Quiet),
             "-p" | "--port" => run.ports.push(port(&value("port")?)?),
             "--workers" => run.workers = Some(workers(&value("number")?)?),
-            "-c" | "--config-file" => {
-                let file = value("config file")?;
-                return Err(match std::fs::File::open(&file) {
-                    Err(e) => format!("Error: Unable to open config file '{file}'.\n{e}."),
-                    Ok(_) => format!(
-                        "Error: '{file}' is not read: configuration files come with the next release."
-                    ),
-                });
-            }
+            "-c" | "--config-file" => run.config = Some(value("config file")?.into()),
+            "--tls-keylog" => run.tls_keylog = Some(value("file")?.into()),
             "-d" | "--daemon" => {
                 return Err(format!(
                     "Error: {arg} is not supported: start hikyaku from a service manager, or with '&'."
@@ -78,26 +100,25 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             _ => return Err(format!("Error: Unknown option '{}'.\n{HINT}", arg.escape_debug())),
         }
     }
-    Ok(Command::Run(run))
-}
-
-impl Run {
-    /// Where to listen: on this machine's own addresses.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let ports = if self.ports.is_empty() { &[PORT][..] } else { &self.ports };
-        let hosts = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-        ports.iter().flat_map(|&port| hosts.map(|host| SocketAddr::new(host, port))).collect()
+    match (test, &run.config) {
+        (true, None) => {
+            Err(format!("Error: --test-config argument given, but no config file specified.\n{HINT}"))
+        }
+        (true, Some(_)) => Ok(Command::Test(run)),
+        (false, _) => Ok(Command::Run(run)),
     }
 }
 
-fn port(value: &str) -> Result<u16, String> {
+fn port(value: &OsStr) -> Result<u16, String> {
+    let value = value.to_string_lossy();
     match value.parse() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("Error: Invalid port specified ({}).", value.escape_debug())),
     }
 }
 
-fn workers(value: &str) -> Result<u16, String> {
+fn workers(value: &OsStr) -> Result<u16, String> {
+    let value = value.to_string_lossy();
     match value.parse() {
         Ok(n) if (1..=hikyaku_proto::broker::SHARDS_MAX).contains(&n) => Ok(n),
         _ => Err(format!(
@@ -117,9 +138,20 @@ mod tests {
 
     #[test]
     fn options_are_those_of_mosquitto() {
-        let run = Run { ports: vec![1884, 1885], verbose: true, workers: Some(3) };
-        assert_eq!(parsed("-p 1884 -v --port 1885 --workers 3"), Ok(Command::Run(run)));
+        let run = Run {
+            config: Some("x.conf".into()),
+            ports: vec![1884, 1885],
+            verbosity: Some(Verbosity::Verbose),
+            workers: Some(3),
+            tls_keylog: Some("k".into()),
+        };
+        let line = "-c x.conf -p 1884 -v --port 1885 --workers 3 --tls-keylog k";
+        assert_eq!(parsed(line), Ok(Command::Run(run.clone())));
+        assert_eq!(parsed(&format!("{line} --test-config")), Ok(Command::Test(run.clone())));
+        assert_eq!(parsed(&format!("--test-config {line}")), Ok(Command::Test(run)));
         assert_eq!(parsed(""), Ok(Command::Run(Run::default())));
+        let named = Run { config: Some("y".into()), verbosity: Some(Verbosity::Quiet), ..Run::default() };
+        assert_eq!(parsed("-t y -q -v"), Ok(Command::Test(named)));
         assert_eq!(parsed("-v --help"), Ok(Command::Help));
         assert_eq!(parsed("--version"), Ok(Command::Version));
     }
@@ -130,23 +162,24 @@ mod tests {
             ("-p 0", "Error: Invalid port specified (0)."),
             ("-p 65536", "Error: Invalid port specified (65536)."),
             ("-p x", "Error: Invalid port specified (x)."),
-            ("-v -p", "Error: -p argument given but no port specified.\n'hikyaku -h' shows the options."),
+            ("-v -p", "Error: -p argument given, but no port specified.\n'hikyaku -h' shows the options."),
+            (
+                "-c",
+                "Error: -c argument given, but no config file specified.\n'hikyaku -h' shows the options.",
+            ),
+            (
+                "-t",
+                "Error: --test-config argument given, but no config file specified.\n'hikyaku -h' shows the options.",
+            ),
+            (
+                "--tls-keylog",
+                "Error: --tls-keylog argument given, but no file specified.\n'hikyaku -h' shows the options.",
+            ),
             ("--x", "Error: Unknown option '--x'.\n'hikyaku -h' shows the options."),
             ("--workers 0", "Error: Invalid number of workers specified (0): it is 1 to 64."),
-            (
-                "-c Cargo.toml",
-                "Error: 'Cargo.toml' is not read: configuration files come with the next release.",
-            ),
             ("-d", "Error: -d is not supported: start hikyaku from a service manager, or with '&'."),
         ] {
             assert_eq!(parsed(line), Err(message.to_owned()));
         }
-    }
-
-    #[test]
-    fn without_ports_it_is_1883_on_loopback_only() {
-        let addresses = |run: Run| run.addresses().iter().map(|a| a.to_string()).collect::<Vec<_>>();
-        assert_eq!(addresses(Run::default()), ["127.0.0.1:1883", "[::1]:1883"]);
-        assert_eq!(addresses(Run { ports: vec![7, 8], ..Run::default() }).len(), 4);
     }
 }

@@ -1,29 +1,34 @@
 //! The broker's binary.
 
 mod cli;
+mod logger;
+mod privileges;
 
-use cli::{Command, Run};
-use hikyaku::{Endpoint, Options, Server};
-use hikyaku_proto::broker::{Config, SHARDS_MAX};
+use cli::{Command, Run, Verbosity};
+use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
+use hikyaku::{Bindings, Options, Remote, StartError};
+use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::fs;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The arguments are wrong.
+/// The arguments or the configuration are wrong.
 const USAGE: u8 = 3;
 /// It cannot start or go on.
 const FAILURE: u8 = 1;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(run)) => serve(&run),
+        Ok(Command::Test(run)) => test(&run),
         Ok(Command::Help) => print(&mut std::io::stdout(), cli::HELP, 0),
-        Ok(Command::Version) => {
-            print(&mut std::io::stdout(), concat!("hikyaku version ", env!("CARGO_PKG_VERSION"), "\n"), 0)
-        }
+        Ok(Command::Version) => print(&mut std::io::stdout(), &format!("hikyaku version {VERSION}\n"), 0),
         Err(message) => print(&mut std::io::stderr(), &(message + "\n"), USAGE),
     }
 }
@@ -34,75 +39,197 @@ fn print(to: &mut impl Write, text: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn serve(run: &Run) -> ExitCode {
-    start_log(run.verbose);
-    raise_open_files();
-    log::info!("hikyaku version {} starting", env!("CARGO_PKG_VERSION"));
-    // Before anyone can connect: from now on a signal ends it properly.
-    let signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
-        Ok(signals) => signals,
-        Err(e) => return fail(&format!("Signals cannot be watched: {e}.")),
-    };
-    log::info!("Starting in local only mode. Connections will only be possible from this machine.");
-    let server = match Server::start(options(run)) {
-        Ok(server) => server,
-        Err(e) => return fail(&e.to_string()),
-    };
-    let remote = server.remote();
-    std::thread::spawn(move || watch(signals, &remote));
-    log::info!("hikyaku version {} running", env!("CARGO_PKG_VERSION"));
-    match server.wait() {
-        Ok(()) => {
-            log::info!("hikyaku version {} terminating", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
+fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| format!("{item}\n")).collect()
+}
+
+/// Says what there is to say of the configuration. Changes nothing.
+fn test(run: &Run) -> ExitCode {
+    match read(run) {
+        Ok((settings, problems)) => {
+            print(&mut std::io::stderr(), &lines(problems), 0);
+            let listeners = lines(settings.listeners.iter().map(ListenerSettings::describe));
+            print(&mut std::io::stdout(), &format!("{listeners}Configuration file is OK.\n"), 0)
         }
-        Err(_) => ExitCode::from(FAILURE),
+        Err(problems) => print(&mut std::io::stderr(), &lines(problems), USAGE),
     }
 }
 
-fn options(run: &Run) -> Options {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let workers = run.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
-    let endpoint = |address| Endpoint { address, listener: 0, optional: address.is_ipv6() };
-    let endpoints = run.addresses().into_iter().map(endpoint).collect();
-    Options { endpoints, workers, config: Config::default() }
+/// The settings of the file and the command line.
+fn read(run: &Run) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+    let (mut settings, problems) = match &run.config {
+        Some(file) => config::read(file, &run.ports)?,
+        None => (Settings::without_file(&run.ports), Vec::new()),
+    };
+    settings.workers = run.workers.or(settings.workers);
+    let all = |on| LogTypes { error: on, warning: on, notice: on, information: on, debug: on };
+    if let Some(verbosity) = run.verbosity {
+        settings.log.types = all(verbosity == Verbosity::Verbose);
+    }
+    Ok((settings, problems))
 }
 
-/// Ends the server at the first signal, the process at the second.
-fn watch(mut signals: Signals, remote: &hikyaku::Remote) {
-    let mut asked = false;
-    for signal in signals.forever() {
-        match signal {
-            SIGHUP => log::info!("There is no configuration to reload."),
-            _ if asked => std::process::exit(FAILURE.into()),
-            _ => {
-                asked = true;
-                remote.shutdown();
+fn serve(run: &Run) -> ExitCode {
+    let (settings, problems) = match read(run) {
+        Ok(read) => read,
+        Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
+    };
+    let logger = match Logger::start(&settings.log) {
+        Ok(logger) => logger,
+        Err(e) => return print(&mut std::io::stderr(), &format!("Error: {e}\n"), FAILURE),
+    };
+    log::info!("hikyaku version {VERSION} starting");
+    if let Some(file) = &run.config {
+        log::info!("Config loaded from {}.", file.display());
+    }
+    problems.iter().for_each(say);
+    match start(run, settings, logger) {
+        Ok(()) => {
+            log::info!("hikyaku version {VERSION} terminating");
+            ExitCode::SUCCESS
+        }
+        Err(Failure { code, message }) => {
+            log::error!("{message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why the broker ends.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Failure { code: FAILURE, message }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let code = if matches!(error, StartError::Unsupported(_)) { USAGE } else { FAILURE };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+fn say(problem: &Problem) {
+    let place = problem.at.as_ref().map_or(String::new(), |at| format!("{at}: "));
+    match problem.severity {
+        Severity::Error => log::error!("{place}{}", problem.message),
+        Severity::Warning => log::warn!("{place}{}", problem.message),
+        Severity::Note => log::info!("{place}{}", problem.message),
+    }
+}
+
+/// Opens what needs privileges, gives them up, and serves until the end.
+fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), Failure> {
+    raise_open_files();
+    // Before anyone can connect: from now on a signal ends it properly.
+    let signals =
+        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
+    if settings.listeners.iter().any(|l| l.local_only_default) {
+        log::info!("Starting in local only mode. Connections will only be possible from this machine.");
+    }
+    let mut options = Options::from_settings(&settings);
+    options.tls_keylog.clone_from(&run.tls_keylog);
+    let bindings = Bindings::open(options)?;
+    for listener in &settings.listeners {
+        log::info!("{}", listener.describe());
+    }
+    let pid_file = settings.pid_file.as_deref().map(PidFile::write).transpose()?;
+    give_up_root(settings.user.as_deref(), logger, pid_file.as_ref())?;
+    let server = bindings.start()?;
+    let mut reload = Reload { run: run.clone(), settings, logger, remote: server.remote() };
+    std::thread::spawn(move || reload.watch(signals));
+    log::info!("hikyaku version {VERSION} running");
+    server.wait().map_err(|e| format!("A worker ended: {e}.").into())
+}
+
+fn give_up_root(user: Option<&str>, logger: &Logger, pid_file: Option<&PidFile>) -> Result<(), String> {
+    if !privileges::is_root() {
+        return Ok(());
+    }
+    let Some(name) = user else {
+        log::warn!("Running as root. Name a user for it to become: user hikyaku");
+        return Ok(());
+    };
+    let user = privileges::find(name)?;
+    logger.give_files_to(user.uid, user.gid);
+    if let Some(PidFile(path)) = pid_file {
+        let _ = std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid));
+    }
+    user.become_it().map_err(|e| format!("Cannot become user '{name}': {e}."))
+}
+
+/// The file with the process id, removed with the value.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<PidFile, String> {
+        fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("Unable to write pid file {}. {e}.", path.display()))?;
+        Ok(PidFile(path.into()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(&self.0) {
+            log::debug!("The pid file {} stays: {e}.", self.0.display());
+        }
+    }
+}
+
+/// What a reload needs to know.
+struct Reload {
+    run: Run,
+    /// What the server runs with.
+    settings: Settings,
+    logger: &'static Logger,
+    remote: Remote,
+}
+
+impl Reload {
+    /// Reloads at SIGHUP; ends the server at the first other signal, the process at the second.
+    fn watch(&mut self, mut signals: Signals) {
+        let mut asked = false;
+        for signal in signals.forever() {
+            match signal {
+                SIGHUP => self.reload(),
+                _ if asked => std::process::exit(FAILURE.into()),
+                _ => {
+                    asked = true;
+                    self.remote.shutdown();
+                }
             }
         }
     }
-}
 
-fn fail(message: &str) -> ExitCode {
-    log::error!("{message}");
-    ExitCode::from(FAILURE)
-}
-
-/// Logs to stderr in mosquitto's manner: seconds since 1970, a colon, the text.
-fn start_log(verbose: bool) {
-    let level = if verbose { log::LevelFilter::Debug } else { log::LevelFilter::Info };
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env().format(|to, record| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let kind = match record.level() {
-            log::Level::Error => "Error: ",
-            log::Level::Warn => "Warning: ",
-            _ => "",
+    fn reload(&mut self) {
+        if self.run.config.is_none() {
+            return log::info!("There is no configuration to reload.");
+        }
+        let (mut settings, problems) = match read(&self.run) {
+            Ok(read) => read,
+            Err(problems) => {
+                problems.iter().for_each(say);
+                return log::error!("The configuration was not reloaded: it has errors. The old one stays.");
+            }
         };
-        writeln!(to, "{now}: {kind}{}", record.args())
-    });
-    builder.init();
-    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+        if let Err(e) = self.logger.change(&settings.log) {
+            log::error!("{e}");
+            return log::error!("The configuration was not reloaded. The old one stays.");
+        }
+        problems.iter().for_each(say);
+        for remark in settings.fit_to(&self.settings) {
+            log::warn!("{remark}");
+        }
+        self.remote.configure(settings.core.clone());
+        self.settings = settings;
+        log::info!("The configuration was reloaded.");
+    }
 }
 
 /// Each connection is an open file, and the usual limit of 1,024 is kept low for programs that use select.

@@ -1,6 +1,7 @@
 //! A whole broker in this process: bound sockets, worker threads, and the way to end them.
 
 use crate::clock::Clock;
+use crate::config::{self, ListenerSettings, Settings};
 use crate::listener::{Bound, Endpoint, bind};
 use crate::wake::{Letterbox, mailbox};
 use crate::worker::{Letter, MAILBOX, Seat, Worker};
@@ -8,19 +9,24 @@ use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// What a [`Server`] is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen: at least one.
-    pub endpoints: Vec<Endpoint>,
+    /// Where to listen, and for what: at least one. The index of a listener is also its index in
+    /// [`Config::listeners`].
+    pub listeners: Vec<ListenerSettings>,
     /// How many threads, each with a shard of the sessions: brought into 1 to
     /// [`SHARDS_MAX`]. As many as there are cores is right for most.
     pub workers: u16,
     /// How to treat clients.
     pub config: Config,
+    /// A file to which the secrets of TLS connections are appended, for debugging: whoever has them
+    /// reads along.
+    pub tls_keylog: Option<PathBuf>,
 }
 
 /// A running broker. Dropping it ends it, like [`Server::shutdown`].
@@ -42,15 +48,86 @@ pub struct Remote {
 pub enum StartError {
     /// This address cannot be listened on: it is in use, not ours, or not permitted.
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the path of the unix socket.
+        address: String,
         /// The system's word.
         cause: io::Error,
     },
     /// There is no address to listen on.
     NoEndpoint,
+    /// The settings ask for something this build cannot do.
+    Unsupported(String),
     /// The system refuses threads, descriptors or random numbers.
     System(io::Error),
+}
+
+/// A [`Server`] whose ports are open, and whose threads do not run yet: the moment to give up privileges.
+#[derive(Debug)]
+pub struct Bindings {
+    bound: Vec<Bound>,
+    workers: u16,
+    config: Config,
+}
+
+impl Options {
+    /// What `settings` ask for.
+    pub fn from_settings(settings: &Settings) -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
+        let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
+        Options { listeners, workers, config, tls_keylog: None }
+    }
+}
+
+/// What of a listener is read, and not done.
+fn unsupported(listener: &ListenerSettings) -> Option<&'static str> {
+    let security = &listener.security;
+    [
+        (matches!(listener.endpoint, config::Endpoint::Unix(_)), "A unix socket"),
+        (listener.bind_interface.is_some(), "'bind_interface'"),
+        (listener.tls.is_some(), "'certfile'"),
+        (listener.mount_point.is_some(), "'mount_point'"),
+        (listener.use_username_as_clientid, "'use_username_as_clientid'"),
+        (security.password_file.is_some(), "'password_file'"),
+        (security.acl_file.is_some(), "'acl_file'"),
+        (security.clientid_prefixes.is_some(), "'clientid_prefixes'"),
+    ]
+    .into_iter()
+    .find_map(|(is_set, what)| is_set.then_some(what))
+}
+
+impl Bindings {
+    /// Binds all endpoints. Who connects now waits.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub fn open(options: Options) -> Result<Bindings, StartError> {
+        let mut bound = Vec::new();
+        for (settings, listener) in options.listeners.iter().zip(0..) {
+            if let Some(what) = unsupported(settings) {
+                let at = settings.at.as_ref().map_or(String::new(), |at| format!("{at}: "));
+                return Err(StartError::Unsupported(format!("{at}{what} cannot be used yet.")));
+            }
+            let config::Endpoint::Tcp { addresses } = &settings.endpoint else { continue };
+            for (i, &address) in addresses.iter().enumerate() {
+                let listen = |cause| StartError::Listen { address: address.to_string(), cause };
+                bound.extend(bind(&Endpoint { address, listener, optional: i > 0 }).map_err(listen)?);
+            }
+        }
+        if bound.is_empty() {
+            return Err(StartError::NoEndpoint);
+        }
+        let Options { workers, config, .. } = options;
+        Ok(Bindings { bound, workers: workers.clamp(1, SHARDS_MAX), config })
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// If the system is short of something.
+    pub fn start(self) -> Result<Server, StartError> {
+        Server::run(self.bound, self.workers, self.config).map_err(StartError::System)
+    }
 }
 
 impl Server {
@@ -59,15 +136,7 @@ impl Server {
     /// # Errors
     /// If an address cannot be bound, or the system is short of something; nothing is left behind then.
     pub fn start(options: Options) -> Result<Server, StartError> {
-        let mut bound = Vec::new();
-        for endpoint in &options.endpoints {
-            let address = endpoint.address;
-            bound.extend(bind(endpoint).map_err(|cause| StartError::Listen { address, cause })?);
-        }
-        if bound.is_empty() {
-            return Err(StartError::NoEndpoint);
-        }
-        Self::run(bound, options.workers.clamp(1, SHARDS_MAX), options.config).map_err(StartError::System)
+        Bindings::open(options)?.start()
     }
 
     fn run(bound: Vec<Bound>, workers: u16, config: Config) -> io::Result<Server> {
@@ -144,6 +213,16 @@ impl Drop for Server {
 }
 
 impl Remote {
+    /// Gives all workers a new configuration. Its listeners have to be those of the start, in the same order;
+    /// connections stay.
+    pub fn configure(&self, config: Config) {
+        let config = Arc::new(config);
+        for letterbox in &*self.letterboxes {
+            let _ = letterbox.post(Letter::Configured(Arc::clone(&config)));
+            letterbox.ring();
+        }
+    }
+
     /// Tells the server to end. Returns at once.
     pub fn shutdown(&self) {
         for letterbox in &*self.letterboxes {
@@ -163,7 +242,11 @@ impl fmt::Debug for Remote {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StartError::Listen { address, cause } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "Permission denied: cannot listen on {address}.")
+            }
             StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
+            StartError::Unsupported(what) => f.write_str(what),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),
             StartError::System(cause) => write!(f, "Cannot start: {cause}."),
         }
@@ -174,7 +257,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
-            StartError::NoEndpoint => None,
+            StartError::NoEndpoint | StartError::Unsupported(_) => None,
         }
     }
 }

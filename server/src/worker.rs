@@ -27,6 +27,8 @@ pub(crate) enum Letter {
     Peer { from: ShardId, message: PeerMessage },
     /// A connection whose home is with you, with what it has sent so far.
     Arrival { transport: Transport, guest: Box<Guest> },
+    /// A new configuration.
+    Configured(Arc<Config>),
     /// Say goodbye and end.
     Shutdown,
 }
@@ -191,6 +193,10 @@ impl Worker {
                     self.shard.handle(now, Input::Peer { from, message });
                 }
                 Some(Letter::Arrival { transport, guest }) => self.take_in(now, transport, guest),
+                Some(Letter::Configured(config)) => {
+                    self.config = Arc::clone(&config);
+                    self.shard.handle(now, Input::Configured(config));
+                }
                 Some(Letter::Shutdown) => self.begin_to_end(now),
                 None => return,
             }

@@ -2,81 +2,15 @@
 #![allow(missing_docs)]
 #![cfg(unix)]
 
+mod broker;
 mod peer;
 
+use broker::{Broker, hikyaku, output};
 use peer::Peer;
-use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::time::{Duration, Instant};
-
-fn hikyaku() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hikyaku"));
-    command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn output(args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = hikyaku().args(args).output().unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
-
-/// A broker in a process of its own, killed with the value.
-struct Broker {
-    child: Child,
-    address: SocketAddr,
-    log: BufReader<ChildStderr>,
-    /// What it has logged so far.
-    logged: String,
-}
-
-impl Broker {
-    fn start(through: &mut Command) -> Broker {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut child = through.args(["-p", &port.to_string()]).spawn().unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap());
-        let address = ([127, 0, 0, 1], port).into();
-        let mut broker = Broker { child, address, log, logged: String::new() };
-        broker.await_line("running");
-        broker
-    }
-
-    /// Reads the log up to a line with `text`.
-    fn await_line(&mut self, text: &str) {
-        loop {
-            let mut line = String::new();
-            assert!(self.log.read_line(&mut line).unwrap() > 0, "{text:?} is not in:\n{}", self.logged);
-            self.logged += &line;
-            if line.contains(text) {
-                return;
-            }
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        let begin = Instant::now();
-        while begin.elapsed() < Duration::from_secs(10) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                self.log.read_to_string(&mut self.logged).unwrap();
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("it does not end");
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use rustix::process::Signal;
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 #[test]
 fn wrong_arguments_exit_with_3() {

@@ -1,6 +1,7 @@
 //! What an operator decides, in the form the core uses.
 
 use super::io::{SHARDS_MAX, ShardId};
+use super::limits::ListenerLimits;
 use super::rights::Rights;
 use crate::codec::{Connect, Frame};
 use crate::table::HashKey;
@@ -27,6 +28,11 @@ pub struct Config {
     pub max_queued_bytes: u64,
     /// The longest keep alive granted, in seconds; 0 grants any.
     pub max_keepalive_s: u16,
+    /// The largest payload passed on, in bytes.
+    pub message_size_limit: u32,
+    /// Whether a message is delivered with the QoS of the subscription though its own is lower; no standard
+    /// allows that.
+    pub upgrade_outgoing_qos: bool,
     /// How many topic aliases a client may use.
     pub max_topic_alias: u16,
     /// How many topic aliases the broker uses towards a client that allows it.
@@ -67,6 +73,8 @@ impl Default for Config {
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
             max_keepalive_s: 0,
+            message_size_limit: u32::MAX,
+            upgrade_outgoing_qos: false,
             max_topic_alias: 10,
             max_topic_alias_broker: 10,
             max_topic_separators: 200,
@@ -88,6 +96,8 @@ impl Default for Config {
 /// What differs between the doors of a broker.
 #[derive(Clone, Debug, Default)]
 pub struct Listener {
+    /// What clients may do here, whoever they are.
+    pub limits: ListenerLimits,
     /// Whether clients are asked who they are.
     pub authentication: Authentication,
 }

@@ -6,7 +6,8 @@ use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, ReasonCode, Version,
+    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode,
+    Version,
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
@@ -93,6 +94,9 @@ impl Shard {
             Ok(will) => will,
             Err((reason, what)) => return self.refuse(id, reason, what),
         };
+        if let Some((reason, what)) = self.beyond_limits(listener, connect) {
+            return self.refuse(id, reason, what);
+        }
         // In 3.x a clean session ends with its connection, any other never does.
         let expiry = match (v5, connect.clean_start) {
             (true, _) => properties.session_expiry_interval().unwrap_or(0),
@@ -247,9 +251,11 @@ impl Shard {
         conn.phase = Phase::Running;
         conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s);
         conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
-        conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.max_topic_alias_broker));
+        conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));
         conn.link.received_at = self.now;
         let (link, peer) = (&conn.link, conn.peer);
+        let max_qos = config.limits(conn.listener).max_qos;
+        let max_topic_alias = config.topic_aliases(conn.listener);
         info!(
             "New client connected{} as {} (p{}, c{}, k{}{}).",
             PeerText(peer),
@@ -267,7 +273,7 @@ impl Shard {
         self.counters.clients_connected += 1;
         let mut properties = PropertiesBuf::default();
         if v5 {
-            properties.push(Property::TopicAliasMaximum(config.max_topic_alias));
+            properties.push(Property::TopicAliasMaximum(max_topic_alias));
             if request.assigned {
                 properties.push(Property::AssignedClientIdentifier(&request.client_id));
             }
@@ -276,6 +282,9 @@ impl Shard {
             }
             if let Some(seconds) = server_keep_alive {
                 properties.push(Property::ServerKeepAlive(seconds));
+            }
+            if max_qos < QoS::ExactlyOnce {
+                properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
             }
             if !config.retain_available {
                 properties.push(Property::RetainAvailable(0));

@@ -25,6 +25,7 @@ mod conn;
 mod connect;
 mod interest;
 mod io;
+mod limits;
 pub mod peer;
 mod publish;
 mod replay;
@@ -37,6 +38,7 @@ mod timer;
 
 pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
 pub use io::{Authenticate, ConnId, Input, Output, SHARDS_MAX, ShardId, Verdict};
+pub use limits::{AcceptedVersions, ListenerLimits};
 pub use sys::Counters;
 
 use crate::message::{Message, MessageId};

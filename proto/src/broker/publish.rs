@@ -107,12 +107,12 @@ impl Shard {
             self.credit_wait = true;
             self.pause(id, Pause::Credit);
         }
-        let max_alias = self.config.max_topic_alias;
         let now = self.now;
-        let Shard { conns, properties: forward, .. } = self;
+        let Shard { conns, properties: forward, config, .. } = self;
         let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
             return Flow::Closed;
         };
+        let max_alias = config.topic_aliases(conn.listener);
         let version = conn.link.version;
         let mut publish = match Publish::decode(version, frame) {
             Ok(publish) => publish,
@@ -189,6 +189,10 @@ impl Shard {
         self.counters.publish_received += 1;
         let Some(conn) = self.conns[id.index as usize].as_mut() else { return Flow::Closed };
         let (session, v5) = (conn.session, conn.link.version.is_v5());
+        let max_qos = self.config.limits(conn.listener).max_qos;
+        if qos > max_qos {
+            return self.fail(id, ReasonCode::QoSNotSupported, "a QoS above the highest allowed"); // [MQTT-3.2.2-11]
+        }
         let mut route = conn.route.take().unwrap_or_default();
         if qos != QoS::AtMostOnce {
             let incoming = &mut self.sessions[session].incoming;
@@ -211,6 +215,14 @@ impl Shard {
         }
         if publication.retain && !self.config.retain_available {
             return self.fail(id, ReasonCode::RetainNotSupported, "retained messages are switched off");
+        }
+        if publication.payload.len() > self.config.message_size_limit as usize {
+            debug!("Dropped a PUBLISH of {} bytes.", publication.payload.len());
+            let reason = if v5 { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
+            if let Some(conn) = self.conn(id) {
+                conn.route = Some(route);
+            }
+            return self.acknowledge(id, 0, kind, packet_id, reason);
         }
         if !self.route_holds(&route, publication.topic) {
             if separators(publication.topic) > usize::from(self.config.max_topic_separators) {
@@ -466,7 +478,7 @@ impl Shard {
     ) -> usize {
         let end = route.targets.len().min(at + SLICE);
         for target in &route.targets[at..end] {
-            let qos = publication.qos.min(target.qos);
+            let qos = self.config.delivered_qos(publication.qos, target.qos);
             let retain = publication.retain && target.retain_as_published;
             if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
                 continue;

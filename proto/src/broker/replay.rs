@@ -304,7 +304,7 @@ impl Shard {
         if !self.config.rights.may_receive(session.subject(), message.topic()) {
             return;
         }
-        let qos = message.qos().min(subscription.qos); // [MQTT-3.8.4-8]
+        let qos = self.config.delivered_qos(message.qos(), subscription.qos); // [MQTT-3.8.4-8]
         let mut ids = SubscriptionIds::None;
         ids.push(subscription.id);
         if qos != QoS::AtMostOnce {

@@ -238,7 +238,7 @@ impl Shard {
         }
         let mut ids = SubscriptionIds::None;
         ids.push(share.id);
-        let (qos, share) = (message.qos().min(share.qos), share.number); // [MQTT-4.8.2-3]
+        let (qos, share) = (self.config.delivered_qos(message.qos(), share.qos), share.number); // [MQTT-4.8.2-3]
         if qos == QoS::AtMostOnce {
             let message =
                 Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message), asked: false };

@@ -36,6 +36,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
         let subscription_id = subscribe.properties.subscription_identifiers().next().unwrap_or(0);
+        let listener = conn.listener;
+        let max_qos = self.config.limits(listener).max_qos;
         let mut waiting = Waiting {
             gate: 0,
             joins: Vec::new(),
@@ -67,7 +69,8 @@ impl Shard {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
         }
-        for (filter, options) in subscribe.filters() {
+        for (filter, mut options) in subscribe.filters() {
+            options.qos = options.qos.min(max_qos);
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
             let code = match self.refusal(index, &filter) {
                 Some(reason) if v5 => reason as u8,

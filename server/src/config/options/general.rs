@@ -1,0 +1,330 @@
+//! Options of the broker as a whole.
+
+use super::Scope::Global;
+use super::{ANY_BOOL, ANY_NUMBER, ANY_TEXT, Spec, Takes};
+use crate::config::draft::Draft;
+use crate::config::lines::Value;
+use crate::config::settings::{LogDestination, LogTypes, Severity};
+use hikyaku_proto::broker::SHARDS_MAX;
+
+const NOT_ON_DISK: &str = "nothing is kept on disk yet: sessions and retained messages end with the broker";
+
+fn log_dest(draft: &mut Draft, value: &mut Value) -> Result<(), String> {
+    let word = value.word().ok_or_else(|| "Empty 'log_dest' value in configuration.".to_owned())?;
+    if !std::mem::replace(&mut draft.has_log_dest, true) {
+        draft.log.destinations.clear();
+    }
+    let destination = match word.as_str() {
+        "none" => {
+            draft.log.destinations.clear();
+            return Ok(());
+        }
+        "stderr" => LogDestination::Stderr,
+        "stdout" => LogDestination::Stdout,
+        // The facility may come later.
+        "syslog" => LogDestination::Syslog { facility: 0 },
+        "topic" => {
+            draft.say(Severity::Warning, "'log_dest topic' has no effect yet: log lines are not published.");
+            return Ok(());
+        }
+        "file" => {
+            let file = value.text().ok_or_else(|| {
+                "Empty \"log_dest file\" value in configuration. Write the file's name behind it.".to_owned()
+            })?;
+            if draft.log.destinations.iter().any(|d| matches!(d, LogDestination::File(_))) {
+                return Err("Duplicate \"log_dest file\" value.".to_owned());
+            }
+            LogDestination::File(file.into())
+        }
+        "dlt" | "android" => {
+            draft.say(
+                Severity::Warning,
+                format!("'log_dest {word}' has no effect: it needs a library. Use 'log_dest syslog'."),
+            );
+            return Ok(());
+        }
+        _ => {
+            return Err(format!(
+                "Invalid 'log_dest' value ({word}). It can be stderr, stdout, syslog, file FILE, topic or none."
+            ));
+        }
+    };
+    if !draft.log.destinations.contains(&destination) {
+        draft.log.destinations.push(destination);
+    }
+    Ok(())
+}
+
+fn log_type(draft: &mut Draft, value: &mut Value) -> Result<(), String> {
+    const NONE: LogTypes =
+        LogTypes { error: false, warning: false, notice: false, information: false, debug: false };
+    let word = value.word().ok_or_else(|| "Empty 'log_type' value in configuration.".to_owned())?;
+    if !std::mem::replace(&mut draft.has_log_type, true) {
+        draft.log.types = NONE;
+    }
+    let types = &mut draft.log.types;
+    match word.as_str() {
+        "none" => *types = NONE,
+        "error" => types.error = true,
+        "warning" => types.warning = true,
+        "notice" => types.notice = true,
+        "information" => types.information = true,
+        // What mosquitto says of single packets is in the debug lines here.
+        "debug" | "subscribe" | "unsubscribe" | "websockets" | "internal" => types.debug = true,
+        "all" => {
+            *types = LogTypes { error: true, warning: true, notice: true, information: true, debug: true }
+        }
+        _ => {
+            return Err(format!(
+                "Invalid 'log_type' value ({word}). It can be error, warning, notice, information, debug, \
+                 subscribe, unsubscribe, websockets, all or none."
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) const OPTIONS: &[Spec] = &[
+    Spec::own(
+        "workers",
+        Global,
+        Takes::Number {
+            least: 1,
+            most: SHARDS_MAX as i64,
+            message: "",
+            set: |draft, n| draft.workers = Some(n as u16),
+        },
+        "one per core",
+        "How many threads work; sessions are spread over them.",
+    ),
+    Spec::supported(
+        "user",
+        Global,
+        Takes::Text(|draft, value| {
+            draft.user = Some(value);
+            Ok(())
+        }),
+        "none",
+        "Whom to become after ports and files are open, if started as root: a name of /etc/passwd, or a number. \
+         Without it a broker started as root stays root, and warns of it; `user root` does not warn. (mosquitto \
+         becomes `mosquitto` by default.)",
+    ),
+    Spec::supported(
+        "pid_file",
+        Global,
+        Takes::Text(|draft, value| {
+            draft.pid_file = Some(value.into());
+            Ok(())
+        }),
+        "none",
+        "Where the process id is written at the start; the file is removed at the end.",
+    )
+    .once(),
+    Spec::supported(
+        "include_dir",
+        Global,
+        Takes::Text(|draft, value| {
+            draft.include = Some(value);
+            Ok(())
+        }),
+        "none",
+        "A directory whose files that end in `.conf` are read in place of this line, ordered by the bytes of their \
+         names (00.conf, A.conf, a.conf). Only in the main file.",
+    )
+    .adds(),
+    Spec::supported(
+        "log_dest",
+        Global,
+        Takes::Words(log_dest),
+        "stderr",
+        "Where log lines go: `stderr`, `stdout`, `syslog`, `file FILE` or `none`. Several may be given. The file is \
+         opened again at SIGHUP. (`topic` comes later.)",
+    )
+    .adds(),
+    Spec::supported(
+        "log_facility",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 7,
+            message: "Invalid 'log_facility' value ({}). It is the number of local0 to local7.",
+            set: |draft, n| draft.log_facility = 16 + n as u8,
+        },
+        "daemon",
+        "For `log_dest syslog`: 0 to 7 for the facilities local0 to local7.",
+    ),
+    Spec::supported(
+        "log_type",
+        Global,
+        Takes::Words(log_type),
+        "error, warning, notice, information",
+        "What is logged; may be given several times. `-v` logs all. `notice` is the same as `information` here; \
+         `subscribe`, `unsubscribe` and `websockets` are the same as `debug`.",
+    )
+    .adds(),
+    Spec::supported(
+        "log_timestamp",
+        Global,
+        Takes::Bool(|draft, on| draft.log.timestamp = on),
+        "true",
+        "Whether a log line begins with the time.",
+    ),
+    Spec::supported(
+        "log_timestamp_format",
+        Global,
+        Takes::Text(|draft, value| {
+            if let Err(e) = jiff::fmt::strtime::format(&value, &jiff::ZonedDateTime::now()) {
+                return Err(format!(
+                    "Invalid 'log_timestamp_format' value ({value}): {e}. An example: %Y-%m-%dT%H:%M:%S"
+                ));
+            }
+            draft.log.timestamp_format = Some(value);
+            Ok(())
+        }),
+        "seconds since 1970",
+        "How the time is written, in the language of strftime: `%Y-%m-%dT%H:%M:%S`.",
+    )
+    .once(),
+    Spec::supported(
+        "connection_messages",
+        Global,
+        Takes::Bool(|draft, on| draft.log.connection_messages = on),
+        "true",
+        "Whether clients that connect and disconnect are logged.",
+    ),
+    Spec::supported(
+        "sys_interval",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.sys_interval_s = n as u16,
+        },
+        "10",
+        "How often `$SYS` is published, in seconds; 0 is never.",
+    ),
+    Spec::supported(
+        "retain_available",
+        Global,
+        Takes::Bool(|draft, on| draft.core.retain_available = on),
+        "true",
+        "Whether clients may have messages retained.",
+    ),
+    Spec::supported(
+        "upgrade_outgoing_qos",
+        Global,
+        Takes::Bool(|draft, on| draft.core.upgrade_outgoing_qos = on),
+        "false",
+        "Whether a message is delivered with the QoS of the subscription though it was published with a lower one. \
+         No standard allows it.",
+    ),
+    Spec::supported(
+        "persistent_client_expiration",
+        Global,
+        Takes::Words(|draft, value| {
+            const INVALID: &str = "Invalid 'persistent_client_expiration' duration in configuration.";
+            let word = value
+                .word()
+                .ok_or_else(|| "Empty 'persistent_client_expiration' value in configuration.".to_owned())?;
+            let help = || format!("{INVALID} It is a number and one of s, h, d, w, m, y: 14d is two weeks.");
+            let unit = word.chars().next_back().ok_or_else(help)?;
+            let seconds = match unit {
+                's' => 1,
+                'h' => 3600,
+                'd' => 86400,
+                'w' => 86400 * 7,
+                'm' => 86400 * 30,
+                'y' => 86400 * 365,
+                _ => return Err(help()),
+            };
+            let number: u32 = word[..word.len() - 1].parse().map_err(|_| help())?;
+            if number == 0 {
+                return Err(help());
+            }
+            draft.core.max_session_expiry_s = number.saturating_mul(seconds);
+            Ok(())
+        }),
+        "never",
+        "After what time a session without connection ends, whatever its client asked for: a number and one of s, \
+         h, d, w (weeks), m (months), y.",
+    ),
+    Spec::without_effect(
+        "persistence",
+        Global,
+        Takes::Bool(|draft, on| draft.persistence.enabled = on),
+        "false",
+        NOT_ON_DISK,
+    )
+    .also("retained_persistence"),
+    Spec::without_effect(
+        "persistence_location",
+        Global,
+        Takes::Text(|draft, value| {
+            draft.persistence.location = Some(value.into());
+            Ok(())
+        }),
+        "",
+        NOT_ON_DISK,
+    )
+    .once(),
+    Spec::without_effect(
+        "persistence_file",
+        Global,
+        ANY_TEXT,
+        "",
+        "mosquitto's database file is neither read nor written",
+    )
+    .once(),
+    Spec::without_effect("autosave_interval", Global, ANY_NUMBER, "", NOT_ON_DISK),
+    Spec::without_effect("autosave_on_changes", Global, ANY_BOOL, "false", NOT_ON_DISK),
+    Spec::without_effect(
+        "queue_qos0_messages",
+        Global,
+        ANY_BOOL,
+        "false",
+        "QoS 0 messages are not kept for clients that are away yet",
+    ),
+    Spec::without_effect(
+        "check_retain_source",
+        Global,
+        ANY_BOOL,
+        "false",
+        "who published a retained message is not remembered; the rights of who receives it are checked at delivery",
+    ),
+    Spec::without_effect(
+        "retain_expiry_interval",
+        Global,
+        ANY_NUMBER,
+        "",
+        "retained messages only expire if their publisher says so (Message Expiry Interval of MQTT 5.0)",
+    ),
+    Spec::without_effect(
+        "allow_duplicate_messages",
+        Global,
+        ANY_BOOL,
+        "false",
+        "overlapping subscriptions of a client get one copy, with all subscription identifiers",
+    ),
+    Spec::without_effect(
+        "retry_interval",
+        Global,
+        ANY_TEXT,
+        "",
+        "messages are sent again when a client reconnects, at no other time; mosquitto has withdrawn it too",
+    ),
+    Spec::without_effect(
+        "enable_control_api",
+        Global,
+        ANY_BOOL,
+        "false",
+        "there is no $CONTROL interface; '--test-config' shows what a configuration means",
+    ),
+    Spec::without_effect(
+        "websockets_log_level",
+        Global,
+        ANY_NUMBER,
+        "",
+        "it belongs to a library that is not used here; use 'log_type'",
+    ),
+];

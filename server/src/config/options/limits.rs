@@ -1,0 +1,265 @@
+//! How much of everything.
+
+use super::Scope::{Global, Listener, ListenerOrDefault};
+use super::{ANY_NUMBER, Spec, Takes};
+use crate::config::settings::Severity;
+use hikyaku_proto::codec::QoS;
+
+/// The most bytes a packet can have.
+const PACKET_MAX: i64 = 268_435_460;
+const PAYLOAD_MAX: i64 = 268_435_455;
+
+/// `n`, where 0 and less mean as many as can be.
+fn or_unlimited(n: i64, unlimited: i64) -> i64 {
+    if n <= 0 { unlimited } else { n }
+}
+
+pub(super) const OPTIONS: &[Spec] = &[
+    Spec::supported(
+        "max_packet_size",
+        Global,
+        Takes::Number {
+            least: 20,
+            most: i64::MAX,
+            message: "'max_packet_size' must be >= 20.",
+            set: |draft, n| draft.core.max_packet_size = n.min(PACKET_MAX) as u32,
+        },
+        "2000000",
+        "The largest packet taken, in bytes; told to 5.0 clients.",
+    ),
+    Spec::supported(
+        "message_size_limit",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: PAYLOAD_MAX,
+            message: "",
+            set: |draft, n| {
+                draft.say(
+                    Severity::Note,
+                    "It is recommended to replace 'message_size_limit' with 'max_packet_size'.",
+                );
+                draft.core.message_size_limit = or_unlimited(n, PAYLOAD_MAX) as u32;
+            },
+        },
+        "0 (none)",
+        "The largest payload passed on, in bytes. A larger message is acknowledged (5.0: refused with 0x83) and \
+         dropped.",
+    ),
+    Spec::supported(
+        "max_inflight_messages",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: 65535,
+            message: "'max_inflight_messages' must be <= 65535.",
+            set: |draft, n| draft.core.max_inflight_messages = or_unlimited(n, 65535) as u16,
+        },
+        "20",
+        "How many QoS 1 and 2 messages may be under way to a client, and from it, at once; told to 5.0 clients. 0 is \
+         65535.",
+    ),
+    Spec::supported(
+        "max_queued_messages",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.core.max_queued_messages = or_unlimited(n, i64::from(u32::MAX)) as u32,
+        },
+        "1000",
+        "How many QoS 1 and 2 messages wait for a client beyond those under way; more are dropped. 0 is no limit.",
+    ),
+    Spec::supported(
+        "max_queued_bytes",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.core.max_queued_bytes = or_unlimited(n, i64::MAX) as u64,
+        },
+        "4194304 (mosquitto: none)",
+        "How many bytes of messages wait for a client; more are dropped. 0 is no limit. The first of both limits \
+         counts.",
+    ),
+    Spec::supported(
+        "max_keepalive",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.max_keepalive_s = n as u16,
+        },
+        "0 (any)",
+        "The longest keep alive granted, in seconds. 5.0 clients are told to use it; others keep theirs.",
+    ),
+    Spec::without_effect(
+        "max_connections",
+        ListenerOrDefault,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.door().settings.max_connections = u32::try_from(n).ok(),
+        },
+        "-1",
+        "connections are not counted by listener yet; a service manager can bound them all (LimitNOFILE= of a unit)",
+    ),
+    Spec::supported(
+        "max_qos",
+        ListenerOrDefault,
+        Takes::Number {
+            least: 0,
+            most: 2,
+            message: "'max_qos' must be between 0 and 2 inclusive.",
+            set: |draft, n| {
+                draft.door().core.limits.max_qos =
+                    [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n.clamp(0, 2) as usize];
+            },
+        },
+        "2",
+        "The highest QoS clients of this listener may publish with and are granted; told to 5.0 clients.",
+    )
+    .also("maximum_qos"),
+    Spec::supported(
+        "max_topic_alias",
+        Listener,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "Invalid 'max_topic_alias' value in configuration.",
+            set: |draft, n| draft.door().core.limits.max_topic_alias = Some(n as u16),
+        },
+        "10",
+        "How many topic aliases a 5.0 client of this listener may use.",
+    ),
+    Spec::supported(
+        "max_topic_alias_broker",
+        Listener,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "Invalid 'max_topic_alias_broker' value in configuration.",
+            set: |draft, n| draft.door().core.limits.max_topic_alias_broker = Some(n as u16),
+        },
+        "10",
+        "How many topic aliases the broker uses towards a 5.0 client of this listener that allows them.",
+    ),
+    Spec::own(
+        "max_topic_separators",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.max_topic_separators = n as u16,
+        },
+        "200",
+        "The most `/` a topic or filter may have. As in mosquitto by default, where it is fixed.",
+    ),
+    Spec::own(
+        "max_subscriptions",
+        Global,
+        Takes::Number {
+            least: 1,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.core.max_subscriptions = n as u32,
+        },
+        "100000",
+        "How many subscriptions a client may have: dashboards hold thousands, and each takes memory.",
+    ),
+    Spec::own(
+        "connect_timeout",
+        Global,
+        Takes::Number {
+            least: 1,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.connect_timeout_s = n as u16,
+        },
+        "10",
+        "How long a connection may take until its CONNECT is complete, TLS and WebSocket handshakes included, in \
+         seconds: who says nothing shall not take a place.",
+    ),
+    Spec::own(
+        "max_connect_size",
+        Global,
+        Takes::Number {
+            least: 1000,
+            most: PACKET_MAX,
+            message: "",
+            set: |draft, n| draft.core.connect_bytes_max = n as u32,
+        },
+        "100000",
+        "The largest CONNECT taken, in bytes: nobody knows yet who sends it.",
+    ),
+    Spec::own(
+        "output_soft_limit",
+        Global,
+        Takes::Number {
+            least: 1000,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.core.output_soft_bytes = usize::try_from(n).unwrap_or(usize::MAX),
+        },
+        "1048576",
+        "How many bytes may wait for a slow connection before QoS 0 messages to it are dropped.",
+    ),
+    Spec::own(
+        "output_hard_limit",
+        Global,
+        Takes::Number {
+            least: 1000,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.output_hard_bytes = Some(usize::try_from(n).unwrap_or(usize::MAX)),
+        },
+        "4194304, at least twice max_packet_size",
+        "How many bytes may wait for a slow connection before nothing more is read from it.",
+    ),
+    Spec::own(
+        "output_stall_timeout",
+        Global,
+        Takes::Number {
+            least: 1,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.output_stall_s = n as u16,
+        },
+        "30",
+        "How long a connection may take nothing of what waits for it before it is closed, in seconds.",
+    ),
+    Spec::without_effect(
+        "max_inflight_bytes",
+        Global,
+        ANY_NUMBER,
+        "",
+        "messages under way are limited by number ('max_inflight_messages') only",
+    ),
+    Spec::without_effect(
+        "memory_limit",
+        Global,
+        Takes::Number { least: 0, most: i64::MAX, message: "", set: |_, _| () },
+        "",
+        "memory is bounded per client ('max_queued_bytes', 'max_packet_size'), not as a whole yet; a service \
+         manager can do that (MemoryMax= of a unit)",
+    ),
+    Spec::without_effect(
+        "global_max_clients",
+        Global,
+        ANY_NUMBER,
+        "",
+        "sessions are not counted yet; 'persistent_client_expiration' ends those that nobody comes back to",
+    ),
+    Spec::without_effect(
+        "global_max_connections",
+        Global,
+        ANY_NUMBER,
+        "",
+        "connections are not counted yet; a service manager can bound them (LimitNOFILE= of a unit)",
+    ),
+];
