@@ -85,6 +85,25 @@ fn versions_that_are_not_accepted_are_refused() {
 }
 
 #[test]
+fn a_keep_alive_that_is_too_long_is_refused_where_it_cannot_be_changed() {
+    let mut broker =
+        Broker::new(ListenerLimits::default(), Config { max_keepalive_s: 59, ..Config::default() });
+    let with_keep_alive = |level, seconds| {
+        let mut connect = connect(level, "a", None);
+        let at = if level == 3 { 13 } else { 11 };
+        connect[at] = seconds;
+        connect
+    };
+    for level in [3, 4] {
+        for (seconds, code) in [(60, 2), (59, 0), (0, 0)] {
+            assert_eq!(broker.open(&with_keep_alive(level, seconds)).1, [0x20, 2, 0, code]);
+        }
+    }
+    // Server Keep Alive.
+    assert_eq!(broker.open(&with_keep_alive(5, 60)).1[8..11], [0x13, 0, 59]);
+}
+
+#[test]
 fn empty_client_ids_may_be_refused() {
     let limits = ListenerLimits { allow_zero_length_clientid: false, ..Default::default() };
     let mut broker = Broker::new(limits, Config::default());

@@ -1,7 +1,7 @@
 //! The command line, with mosquitto's options.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +40,12 @@ pub enum Verbosity {
     Verbose,
 }
 
-/// What `-h` prints.
-pub const HELP: &str = "\
+/// What `-h` prints. `PROGRAM` stands for the name it was called by.
+const HELP: &str = "\
 hikyaku is an MQTT broker.
 
-Usage: hikyaku [-c FILE] [-p PORT]... [-v] [--workers N]
-       hikyaku --test-config [-c] FILE
+Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
+       PROGRAM --test-config [-c] config_file
 
  -c, --config-file FILE    read the configuration from FILE (in mosquitto.conf's syntax);
                            without it only this machine may connect
@@ -61,6 +61,12 @@ Usage: hikyaku [-c FILE] [-p PORT]... [-v] [--workers N]
      --version             show the version
      --workers N           use N threads, 1 to 64; default: one per core
 ";
+
+/// How to call it, for one who called it `program`.
+pub fn help(program: Option<&OsStr>) -> String {
+    let name = program.and_then(|p| Path::new(p).file_name()).map(|name| name.to_string_lossy());
+    HELP.replace("PROGRAM", name.as_deref().unwrap_or("hikyaku"))
+}
 
 const HINT: &str = "'hikyaku -h' shows the options.";
 

@@ -4,6 +4,7 @@ use hikyaku::config::{LogDestination, LogSettings};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,11 +25,7 @@ enum Sink {
     Stderr,
     Stdout,
     File(File),
-    #[cfg(unix)]
-    Syslog {
-        socket: std::os::unix::net::UnixDatagram,
-        facility: u8,
-    },
+    Syslog { socket: UnixDatagram, facility: u8 },
 }
 
 /// Why a destination cannot be used.
@@ -71,7 +68,6 @@ impl Logger {
     }
 
     /// Gives the log files to a user, so that they can be written when opened again.
-    #[cfg(unix)]
     pub fn give_files_to(&self, uid: u32, gid: u32) {
         for sink in &self.state.read().unwrap_or_else(PoisonError::into_inner).sinks {
             if let Sink::File(file) = sink {
@@ -94,7 +90,6 @@ fn open(settings: &LogSettings) -> Result<Vec<Sink>, Unusable> {
                     })?,
                 )
             }
-            #[cfg(unix)]
             LogDestination::Syslog { facility } => Sink::Syslog { socket: syslog()?, facility: *facility },
             // Said by the configuration.
             _ => continue,
@@ -103,10 +98,9 @@ fn open(settings: &LogSettings) -> Result<Vec<Sink>, Unusable> {
     Ok(sinks)
 }
 
-#[cfg(unix)]
-fn syslog() -> Result<std::os::unix::net::UnixDatagram, Unusable> {
+fn syslog() -> Result<UnixDatagram, Unusable> {
     let connected = || {
-        let socket = std::os::unix::net::UnixDatagram::unbound()?;
+        let socket = UnixDatagram::unbound()?;
         socket.connect(Path::new("/dev/log"))?;
         // A log that is slow does not make the broker slow.
         socket.set_nonblocking(true)?;
@@ -180,7 +174,6 @@ impl Sink {
             Sink::Stderr => io::stderr().write_all(line.as_bytes()),
             Sink::Stdout => io::stdout().write_all(line.as_bytes()),
             Sink::File(file) => { file }.write_all(line.as_bytes()),
-            #[cfg(unix)]
             Sink::Syslog { socket, facility } => {
                 let severity = match level {
                     Level::Error => 3,
@@ -195,6 +188,5 @@ impl Sink {
                 socket.send(line.as_bytes()).map(|_| ())
             }
         };
-        let _ = (level, text);
     }
 }

@@ -24,10 +24,12 @@ const FAILURE: u8 = 1;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os().skip(1)) {
+    let mut args = std::env::args_os();
+    let program = args.next();
+    match cli::parse(args) {
         Ok(Command::Run(run)) => serve(&run),
         Ok(Command::Test(run)) => test(&run),
-        Ok(Command::Help) => print(&mut std::io::stdout(), cli::HELP, 0),
+        Ok(Command::Help) => print(&mut std::io::stdout(), &cli::help(program.as_deref()), 0),
         Ok(Command::Version) => print(&mut std::io::stdout(), &format!("hikyaku version {VERSION}\n"), 0),
         Err(message) => print(&mut std::io::stderr(), &(message + "\n"), USAGE),
     }

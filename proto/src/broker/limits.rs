@@ -100,6 +100,11 @@ impl Shard {
             // [MQTT-3.2.2-12]
             return Some((ReasonCode::QoSNotSupported, "the will's QoS is above the highest allowed"));
         }
+        let most = self.config.max_keepalive_s;
+        if !connect.version.is_v5() && most > 0 && connect.keep_alive_s > most {
+            // Only 5.0 can be told a shorter one [MQTT-3.2.2-21]. Who has none is let in: too many devices have.
+            return Some((ReasonCode::ClientIdentifierNotValid, "the keep alive is longer than allowed"));
+        }
         None
     }
 }

@@ -27,7 +27,7 @@ What differs from mosquitto in reading a file:
   hold one: there it is part of the value, which is warned about.
 * Blanks may be tabs, lines may be indented, and may end with `\\r\\n`.
 * A listener without `protocol` takes MQTT and WebSocket.
-* A listener without an address listens on IPv4 and IPv6; a machine without one of them does with the other.
+* A listener without an address listens on IPv4 and IPv6; a machine without IPv6 gets by with a warning.
 * Ports given by `-p` that no listener has are opened beside the file's listeners, for this machine only.
 * A name that is not known is an error, as in mosquitto; the one that may have been meant is suggested.
 * All problems are told, not only the first.

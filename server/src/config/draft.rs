@@ -1,5 +1,6 @@
 //! A configuration while it is read: what the options have said so far.
 
+use super::lines::is_malformed;
 use super::settings::{
     ListenerSettings, LogSettings, PersistenceSettings, Place, Problem, Protocol, SecuritySettings, Severity,
     TlsVersion,
@@ -135,6 +136,20 @@ impl Draft {
 
     pub(super) fn say_at(&mut self, at: Option<Place>, severity: Severity, message: impl Into<String>) {
         self.problems.push(Problem { at, severity, message: message.into() });
+    }
+
+    /// Looks at a value that is the rest of its line.
+    pub(super) fn check_text(&mut self, at: Place, name: &str, text: &str) -> Result<(), String> {
+        if is_malformed(text) {
+            return Err("Malformed UTF-8 in configuration.".to_owned());
+        }
+        if text.contains(" #") || text.contains("\t#") {
+            let message = format!(
+                "The value of '{name}' is '{text}', '#' included: it may hold one. A comment needs a line of its own."
+            );
+            self.say_at(Some(at), Severity::Warning, message);
+        }
+        Ok(())
     }
 
     /// A new door, which listener options are about from here on.

@@ -1,7 +1,7 @@
 //! Reading: files to lines, lines to options, options into the draft.
 
 use super::draft::Draft;
-use super::lines::{self, Line, Value, is_malformed};
+use super::lines::{self, Line, Value};
 use super::options::{self, Repeat, Scope, Spec, Status, Takes};
 use super::settings::{Place, Severity};
 use super::{number, suggest};
@@ -130,15 +130,7 @@ fn take(draft: &mut Draft, spec: &Spec, name: &str, value: &mut Value) -> Result
         Takes::Text(set) => {
             let at = value.at().clone();
             let text = value.text().ok_or_else(|| empty(name))?;
-            if is_malformed(&text) {
-                return Err("Malformed UTF-8 in configuration.".to_owned());
-            }
-            if text.contains(" #") || text.contains("\t#") {
-                let message = format!(
-                    "The value of '{name}' is '{text}', '#' included: it may hold one. A comment needs a line of its own."
-                );
-                draft.say_at(Some(at), Severity::Warning, message);
-            }
+            draft.check_text(at, name, &text)?;
             set(draft, text)?;
         }
         Takes::Words(set) => set(draft, value)?,

@@ -206,6 +206,10 @@ fn line_ends_tabs_and_comments_are_no_hindrance() {
             "3:22: Warning: 'yes' after the value of 'allow_anonymous' is ignored.",
         ]
     );
+    assert!(
+        said("log_dest file /a # b")[0]
+            .starts_with("1:15: Warning: The value of 'log_dest file' is '/a # b'")
+    );
 }
 
 #[test]

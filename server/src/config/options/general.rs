@@ -28,9 +28,11 @@ fn log_dest(draft: &mut Draft, value: &mut Value) -> Result<(), String> {
             return Ok(());
         }
         "file" => {
+            let at = value.at().clone();
             let file = value.text().ok_or_else(|| {
                 "Empty \"log_dest file\" value in configuration. Write the file's name behind it.".to_owned()
             })?;
+            draft.check_text(at, "log_dest file", &file)?;
             if draft.log.destinations.iter().any(|d| matches!(d, LogDestination::File(_))) {
                 return Err("Duplicate \"log_dest file\" value.".to_owned());
             }

@@ -94,7 +94,8 @@ pub(super) const OPTIONS: &[Spec] = &[
             set: |draft, n| draft.core.max_keepalive_s = n as u16,
         },
         "0 (any)",
-        "The longest keep alive granted, in seconds. 5.0 clients are told to use it; others keep theirs.",
+        "The longest keep alive granted, in seconds. 5.0 clients are told to use it. Others \
+         with a longer one are refused; those with none are let in.",
     ),
     Spec::without_effect(
         "max_connections",
