@@ -16,6 +16,7 @@
 //! id hashes to: whoever accepts it reads until the CONNECT is there, then hands it over whole.
 
 mod clock;
+pub mod config;
 mod connection;
 mod listener;
 mod lobby;
