@@ -4,7 +4,7 @@
 //! use hikyaku::{Endpoint, Options, Server};
 //!
 //! let endpoint = Endpoint { address: ([127, 0, 0, 1], 0).into(), listener: 0, optional: false };
-//! let server = Server::start(Options { endpoints: vec![endpoint], workers: 2, config: Default::default() })?;
+//! let server = Server::start(Options { endpoints: vec![endpoint], workers: 2, ..Default::default() })?;
 //! println!("mqtt://{}", server.local_addrs()[0]);
 //! server.shutdown()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -15,6 +15,7 @@
 //! Workers share nothing; they post letters to each other. A connection belongs to the shard its client
 //! id hashes to: whoever accepts it reads until the CONNECT is there, then hands it over whole.
 
+pub mod auth;
 mod clock;
 pub mod config;
 mod connection;

@@ -4,7 +4,7 @@ mod cli;
 
 use cli::{Command, Run};
 use hikyaku::{Endpoint, Options, Server};
-use hikyaku_proto::broker::{Config, SHARDS_MAX};
+use hikyaku_proto::broker::SHARDS_MAX;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -65,7 +65,7 @@ fn options(run: &Run) -> Options {
     let workers = run.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
     let endpoint = |address| Endpoint { address, listener: 0, optional: address.is_ipv6() };
     let endpoints = run.addresses().into_iter().map(endpoint).collect();
-    Options { endpoints, workers, config: Config::default() }
+    Options { endpoints, workers, ..Options::default() }
 }
 
 /// Ends the server at the first signal, the process at the second.

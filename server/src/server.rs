@@ -1,5 +1,6 @@
 //! A whole broker in this process: bound sockets, worker threads, and the way to end them.
 
+use crate::auth::{Hasher, Security};
 use crate::clock::Clock;
 use crate::listener::{Bound, Endpoint, bind};
 use crate::wake::{Letterbox, mailbox};
@@ -8,7 +9,7 @@ use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// What a [`Server`] is to be.
@@ -21,6 +22,20 @@ pub struct Options {
     pub workers: u16,
     /// How to treat clients.
     pub config: Config,
+    /// Who may come in: what [`Security::load`] made of the same listeners as `config`.
+    pub security: Security,
+}
+
+impl Default for Options {
+    /// One worker, and no endpoint yet.
+    fn default() -> Self {
+        Options {
+            endpoints: Vec::new(),
+            workers: 1,
+            config: Config::default(),
+            security: Security::default(),
+        }
+    }
 }
 
 /// A running broker. Dropping it ends it, like [`Server::shutdown`].
@@ -35,6 +50,8 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     letterboxes: Arc<[Letterbox<Letter>]>,
+    /// What holds now.
+    security: Arc<Mutex<Arc<Security>>>,
 }
 
 /// Why a [`Server`] does not start.
@@ -67,13 +84,16 @@ impl Server {
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        Self::run(bound, options.workers.clamp(1, SHARDS_MAX), options.config).map_err(StartError::System)
+        Self::run(bound, options.workers.clamp(1, SHARDS_MAX), options.config, options.security)
+            .map_err(StartError::System)
     }
 
-    fn run(bound: Vec<Bound>, workers: u16, config: Config) -> io::Result<Server> {
+    fn run(bound: Vec<Bound>, workers: u16, config: Config, security: Security) -> io::Result<Server> {
         let local_addrs = bound.iter().map(|b| b.address).collect();
         let clock = Clock::start();
         let config = Arc::new(config);
+        let security = Arc::new(security);
+        let hasher = Arc::new(Hasher::new());
         let placement = Arc::new(Placement::new(random()?, workers));
         let mut seats = Vec::new();
         let mut letterboxes = Vec::new();
@@ -84,8 +104,9 @@ impl Server {
             seats.push(Seat { id, seed: random()?, poll, mailbox });
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
-        let mut server =
-            Server { local_addrs, remote: Remote { letterboxes: letterboxes.clone() }, threads: vec![] };
+        let remote =
+            Remote { letterboxes: letterboxes.clone(), security: Arc::new(Mutex::new(security.clone())) };
+        let mut server = Server { local_addrs, remote, threads: vec![] };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
@@ -93,7 +114,8 @@ impl Server {
             let bound = bound.take().unwrap_or_default();
             let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
             let letterboxes = Arc::clone(&letterboxes);
-            let worker = Worker::new(seat, bound, config, placement, letterboxes, clock)?;
+            let gate = (Arc::clone(&security), Arc::clone(&hasher));
+            let worker = Worker::new(seat, bound, config, gate, placement, letterboxes, clock)?;
             server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
         }
         Ok(server)
@@ -144,11 +166,31 @@ impl Drop for Server {
 }
 
 impl Remote {
+    /// Gives the server another configuration, made of the same listeners. Returns at once. Connections stay,
+    /// but for those whose user would not be let in any more.
+    pub fn configure(&self, config: Config, security: Security) {
+        let security = Arc::new(security);
+        let mut current = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoked = current.revoked_by(&security).into_iter().map(Arc::new).collect::<Arc<[_]>>();
+        *current = Arc::clone(&security);
+        let config = Arc::new(config);
+        // Under the lock, so that of two calls the later one is the later for each worker.
+        self.tell_all(|| Letter::Configured {
+            config: Arc::clone(&config),
+            security: Arc::clone(&security),
+            revoked: Arc::clone(&revoked),
+        });
+    }
+
     /// Tells the server to end. Returns at once.
     pub fn shutdown(&self) {
+        self.tell_all(|| Letter::Shutdown);
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Letter) {
         for letterbox in &*self.letterboxes {
             // A worker that has ended needs no telling.
-            let _ = letterbox.post(Letter::Shutdown);
+            let _ = letterbox.post(letter());
             letterbox.ring();
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 fn options(workers: u16, config: Config) -> Options {
     let endpoint = Endpoint { address: ([127, 0, 0, 1], 0).into(), listener: 0, optional: false };
-    Options { endpoints: vec![endpoint], workers, config }
+    Options { endpoints: vec![endpoint], workers, config, ..Options::default() }
 }
 
 fn start(workers: u16) -> (Server, SocketAddr) {
@@ -203,7 +203,7 @@ fn a_first_packet_that_is_no_connect_is_cut_off_at_its_first_byte() {
 fn an_address_in_use_is_named() {
     let (_server, address) = start(1);
     let endpoints = vec![Endpoint { address, listener: 0, optional: false }];
-    let error = Server::start(Options { endpoints, workers: 1, config: Config::default() }).unwrap_err();
+    let error = Server::start(Options { endpoints, workers: 1, ..Options::default() }).unwrap_err();
     assert!(matches!(error, StartError::Listen { address: a, .. } if a == address));
     assert!(error.to_string().starts_with(&format!("Cannot listen on {address}: Address already in use")));
 }
@@ -231,7 +231,7 @@ fn a_server_that_ended_leaves_its_port() {
     let mut end = [0; 16];
     assert!(matches!(peer.0.read(&mut end), Ok(_) | Err(_)));
     let endpoints = vec![Endpoint { address, listener: 0, optional: false }];
-    let server = Server::start(Options { endpoints, workers: 2, config: Config::default() }).unwrap();
+    let server = Server::start(Options { endpoints, workers: 2, ..Options::default() }).unwrap();
     Peer::connect(address, "two").ping();
     server.shutdown().unwrap();
 }
