@@ -47,6 +47,9 @@ enum Task {
 /// What to print, and the exit code.
 type Failed = (String, u8);
 
+/// User and password of a line.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
 fn main() -> ExitCode {
     let done = match parse(std::env::args_os().skip(1)) {
         Ok(Task::Help) => Ok(HELP.to_string()),
@@ -229,7 +232,7 @@ fn all_hashed(old: &[u8], scheme: Scheme) -> Result<Vec<u8>, Failed> {
 }
 
 /// User and password of a line; `None` for one that is empty or a comment.
-fn split(number: usize, line: &[u8]) -> Result<Option<(&[u8], &[u8])>, Failed> {
+fn split(number: usize, line: &[u8]) -> Result<Option<Entry<'_>>, Failed> {
     if line.starts_with(b"#") || line.trim_ascii().is_empty() {
         return Ok(None);
     }
