@@ -402,3 +402,54 @@ fn who_is_not_let_in_any_more_is_closed_and_nobody_else() {
         assert_eq!(broker.take(conn), [0xD0, 0]);
     }
 }
+
+/// Keeps what each thread logs.
+struct Lines;
+
+thread_local! {
+    static LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+impl log::Log for Lines {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LINES.with_borrow_mut(|lines| lines.push(format!("{} {}", record.level(), record.args())));
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn denials_are_logged_once_a_second_with_their_rule() {
+    log::set_logger(&Lines).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let denied =
+        || LINES.with_borrow(|l| l.iter().filter(|l| l.contains("may not")).cloned().collect::<Vec<_>>());
+    let rules = vec![
+        rule(Who::Anonymous, Access::ReadWrite, "a/#"),
+        Rule { line: 12, ..rule(Who::Anonymous, Access::Deny, "a/no") },
+    ];
+    let mut broker = Broker::new(1, vec![with_rights(rules)]);
+    let conn = broker.client(0, "c\n", None);
+    for topic in ["a/no", "a/no", "other", "$SYS/x"] {
+        broker.send(conn, &publish(0x30, topic, ""));
+    }
+    broker.subscribe(conn, "b/\u{1}");
+    broker.open(0, None, &connect(4, 2, "dying", None, Some("other")));
+    assert_eq!(
+        denied(),
+        [
+            r"INFO Client c\n may not publish to a/no: acl:12: topic deny a/no.",
+            r"INFO Client c\n may not subscribe to b/\u{1}: no rule in acl allows it.",
+            "INFO Client dying may not publish its will to other: no rule in acl allows it.",
+        ]
+    );
+    let later = Instant::from_secs(1);
+    broker.shards[0].handle(later, Input::Received { conn: id(conn), bytes: &publish(0x30, "$SYS/x", "") });
+    let lines = LINES.with_borrow(|l| l[l.len() - 2..].to_vec());
+    let own = r"INFO Client c\n may not publish to $SYS/x: no rule in acl allows it.";
+    assert_eq!(lines, [own, "INFO 3 more like this were denied since the last time."]);
+}

@@ -369,6 +369,7 @@ impl fmt::Display for Denied<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topic::TopicFilter;
     use alloc::string::ToString;
 
     fn rule(who: Who, access: Access, filter: &str) -> Rule {
@@ -437,6 +438,40 @@ mod tests {
         ]);
         assert!(rights.may_publish(nobody("a"), "secret/b") && !rights.may_publish(nobody("b"), "secret/b"));
         assert!(!rights.may_publish(nobody("a/b"), "secret/a/b") && !rights.may_publish(nobody("+"), "x"));
+    }
+
+    /// What is matched in place has to be what the filter with the names in it matches.
+    #[test]
+    fn a_pattern_matches_as_its_expansion_does() {
+        let mut state = 1u32;
+        let mut draw = |parts: &[&str], most: u32| -> String {
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state >> 16
+            };
+            (0..1 + next() % most).map(|_| parts[next() as usize % parts.len()]).collect()
+        };
+        let mut matched = 0;
+        for _ in 0..20_000 {
+            let filter = draw(&["%c", "%u", "a", "b", "/", "/", "%", "+", "#"], 6);
+            if TopicFilter::parse(&filter).is_err() || filter.starts_with("$share") {
+                continue;
+            }
+            let rule = rule(Who::Pattern, Access::Read, &filter);
+            let (id, name) = (draw(&["a", "b", "%u", "$", "/", "+"], 2), draw(&["a", "b", "%c"], 2));
+            let subject = Subject { client_id: &id, username: Some(&name) };
+            let topic = draw(&["a", "b", "/", "%c", "%u", "$", "%"], 6);
+            let fit = rule.fit(subject, &topic);
+            match rule.expand(subject) {
+                Ok(own) => {
+                    let wanted = TopicFilter::parse(&own).unwrap().matches(&topic);
+                    assert_eq!(fit == Fit::Yes, wanted, "{filter} {subject:?} {topic}");
+                    matched += u32::from(wanted);
+                }
+                Err(_) => assert_ne!(fit, Fit::Yes, "{filter} {subject:?} {topic}"),
+            }
+        }
+        assert!(matched > 100, "{matched}");
     }
 
     #[test]
