@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Rig, both, one, quiet};
-use hikyaku_proto::broker::rights::{Access, Rights, Rule, Who};
+use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use hikyaku_proto::broker::{Authentication, Config, ConnId, Input, Listener, Verdict};
 use hikyaku_proto::codec::ReasonCode;
+use std::sync::Arc;
 
 #[test]
 fn connack_bytes() {
@@ -282,15 +283,13 @@ fn authentication_fails_or_takes_too_long() {
 
 #[test]
 fn the_name_that_authentication_gives_counts_for_the_will() {
-    let rule = Rule { who: Who::User("ann".into()), access: Access::Write, filter: "w".into() };
+    let rule = Rule { who: Who::User("ann".into()), access: Access::Write, filter: "w".into(), line: 0 };
+    let rights = Arc::new(Rights::Rules(Rules::new(None, [rule])));
+    let authentication = Authentication::Ask;
     let mut rig = Rig::new(
         1,
         0,
-        Config {
-            rights: Rights::Rules(vec![rule]),
-            listeners: vec![Listener { authentication: Authentication::Ask, ..Listener::default() }],
-            ..quiet()
-        },
+        Config { listeners: vec![Listener { authentication, rights, ..Listener::default() }], ..quiet() },
     );
     rig.run("a> CONNECT a clean v5 user=cert will=w,x\n a<\n b> CONNECT b clean v5 user=ann will=w,x\n b<");
     rig.authenticated("a", Verdict::Success { username: Some("ann".into()), data: None });

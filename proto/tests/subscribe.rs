@@ -3,8 +3,9 @@
 mod common;
 
 use common::{Rig, both, one, quiet};
-use hikyaku_proto::broker::Config;
-use hikyaku_proto::broker::rights::{Access, Rights, Rule, Who};
+use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
+use hikyaku_proto::broker::{Config, Listener};
+use std::sync::Arc;
 
 #[test]
 fn overlapping_subscriptions_are_one_copy_with_all_identifiers() {
@@ -161,16 +162,24 @@ fn a_message_is_given_back_to_its_own_group_only() {
 }
 
 fn rights() -> Config {
+    with_rights(&rules())
+}
+
+fn with_rights(rules: &[Rule]) -> Config {
+    let rights = Arc::new(Rights::Rules(Rules::new(None, rules.iter().cloned())));
+    Config { listeners: vec![Listener { rights, ..Listener::default() }], ..quiet() }
+}
+
+fn rules() -> Vec<Rule> {
     let rule = |who: &str, access, filter: &str| {
         let who = if who.is_empty() { Who::Anonymous } else { Who::User(who.into()) };
-        Rule { who, access, filter: filter.into() }
+        Rule { who, access, filter: filter.into(), line: 0 }
     };
-    let rules = vec![
+    vec![
         rule("", Access::ReadWrite, "open/#"),
         rule("", Access::Deny, "open/secret"),
         rule("ann", Access::ReadWrite, "#"),
-    ];
-    Config { rights: Rights::Rules(rules), ..quiet() }
+    ]
 }
 
 #[test]
@@ -203,7 +212,7 @@ fn new_rights_count_at_once() {
          p< CONNACK 0; PUBACK 1
          s< PUBLISH open/x 1",
     );
-    rig.configure(Config { rights: Rights::Rules(Vec::new()), ..quiet() });
+    rig.configure(with_rights(&[]));
     rig.run("p> PUBLISH open/x 2 q1 id=1\n p< PUBACK 1 0x87\n w!\n s<");
     let mut rig = Rig::new(2, 0, rights());
     // Names that live on different shards.
@@ -218,11 +227,7 @@ fn new_rights_count_at_once() {
          p< CONNACK 0
          s< PUBLISH open/x 1"
     ));
-    let mut config = rights();
-    if let Rights::Rules(rules) = &mut config.rights {
-        rules.remove(0);
-    }
-    rig.configure(config);
+    rig.configure(with_rights(&rules()[1..]));
     rig.run("p> PUBLISH open/x 2\n s<");
 }
 

@@ -6,8 +6,7 @@
 //!
 //! let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
 //! let listeners = vec![ListenerSettings { endpoint, ..Default::default() }];
-//! let options = Options { listeners, workers: 2, config: Default::default(), tls_keylog: None };
-//! let server = Server::start(options)?;
+//! let server = Server::start(Options { listeners, workers: 2, ..Default::default() })?;
 //! println!("mqtt://{}", server.local_addrs()[0]);
 //! server.shutdown()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -18,6 +17,7 @@
 //! Workers share nothing; they post letters to each other. A connection belongs to the shard its client
 //! id hashes to: whoever accepts it reads until the CONNECT is there, then hands it over whole.
 
+pub mod auth;
 mod clock;
 pub mod config;
 mod connection;

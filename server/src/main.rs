@@ -5,6 +5,7 @@ mod logger;
 mod privileges;
 
 use cli::{Command, Run, Verbosity};
+use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
 use hikyaku::{Bindings, Options, Remote, StartError};
 use logger::Logger;
@@ -47,8 +48,8 @@ fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Says what there is to say of the configuration. Changes nothing.
 fn test(run: &Run) -> ExitCode {
-    match read(run) {
-        Ok((settings, problems)) => {
+    match read(run).and_then(|(settings, problems)| secure(settings, problems)) {
+        Ok((settings, _, problems)) => {
             print(&mut std::io::stderr(), &lines(problems), 0);
             let listeners = lines(settings.listeners.iter().map(ListenerSettings::describe));
             print(&mut std::io::stdout(), &format!("{listeners}Configuration file is OK.\n"), 0)
@@ -71,8 +72,26 @@ fn read(run: &Run) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     Ok((settings, problems))
 }
 
+/// The settings with what the files say that they name: passwords and rights.
+fn secure(
+    mut settings: Settings,
+    mut problems: Vec<Problem>,
+) -> Result<(Settings, Security, Vec<Problem>), Vec<Problem>> {
+    match Security::load(&settings.listeners, &mut settings.core) {
+        Ok((security, more)) => {
+            problems.extend(more);
+            Ok((settings, security, problems))
+        }
+        Err(more) => {
+            problems.extend(more);
+            Err(problems)
+        }
+    }
+}
+
 fn serve(run: &Run) -> ExitCode {
-    let (settings, problems) = match read(run) {
+    let read = read(run).and_then(|(settings, problems)| secure(settings, problems));
+    let (settings, security, problems) = match read {
         Ok(read) => read,
         Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
     };
@@ -85,7 +104,7 @@ fn serve(run: &Run) -> ExitCode {
         log::info!("Config loaded from {}.", file.display());
     }
     problems.iter().for_each(say);
-    match start(run, settings, logger) {
+    match start(run, settings, security, logger) {
         Ok(()) => {
             log::info!("hikyaku version {VERSION} terminating");
             ExitCode::SUCCESS
@@ -126,7 +145,7 @@ fn say(problem: &Problem) {
 }
 
 /// Opens what needs privileges, gives them up, and serves until the end.
-fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), Failure> {
+fn start(run: &Run, settings: Settings, security: Security, logger: &'static Logger) -> Result<(), Failure> {
     raise_open_files();
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
@@ -134,7 +153,7 @@ fn start(run: &Run, settings: Settings, logger: &'static Logger) -> Result<(), F
     if settings.listeners.iter().any(|l| l.local_only_default) {
         log::info!("Starting in local only mode. Connections will only be possible from this machine.");
     }
-    let mut options = Options::from_settings(&settings);
+    let mut options = Options::from_settings(&settings, security);
     options.tls_keylog.clone_from(&run.tls_keylog);
     let bindings = Bindings::open(options)?;
     for listener in &settings.listeners {
@@ -213,7 +232,12 @@ impl Reload {
         if self.run.config.is_none() {
             return log::info!("There is no configuration to reload.");
         }
-        let (mut settings, problems) = match read(&self.run) {
+        let read = read(&self.run).and_then(|(mut settings, problems)| {
+            let remarks = settings.fit_to(&self.settings);
+            let (settings, security, problems) = secure(settings, problems)?;
+            Ok((settings, security, problems, remarks))
+        });
+        let (settings, security, problems, remarks) = match read {
             Ok(read) => read,
             Err(problems) => {
                 problems.iter().for_each(say);
@@ -225,10 +249,8 @@ impl Reload {
             return log::error!("The configuration was not reloaded. The old one stays.");
         }
         problems.iter().for_each(say);
-        for remark in settings.fit_to(&self.settings) {
-            log::warn!("{remark}");
-        }
-        self.remote.configure(settings.core.clone());
+        remarks.iter().for_each(|remark| log::warn!("{remark}"));
+        self.remote.configure(settings.core.clone(), security);
         self.settings = settings;
         log::info!("The configuration was reloaded.");
     }

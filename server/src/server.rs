@@ -1,5 +1,6 @@
 //! A whole broker in this process: bound sockets, worker threads, and the way to end them.
 
+use crate::auth::{Hasher, Security};
 use crate::clock::Clock;
 use crate::config::{self, ListenerSettings, Settings};
 use crate::listener::{Bound, Endpoint, bind};
@@ -10,7 +11,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// What a [`Server`] is to be.
@@ -24,9 +25,24 @@ pub struct Options {
     pub workers: u16,
     /// How to treat clients.
     pub config: Config,
+    /// Who may come in: what [`Security::load`] made of the same listeners as `config`.
+    pub security: Security,
     /// A file to which the secrets of TLS connections are appended, for debugging: whoever has them
     /// reads along.
     pub tls_keylog: Option<PathBuf>,
+}
+
+impl Default for Options {
+    /// One worker, and no listener yet.
+    fn default() -> Self {
+        Options {
+            listeners: Vec::new(),
+            workers: 1,
+            config: Config::default(),
+            security: Security::default(),
+            tls_keylog: None,
+        }
+    }
 }
 
 /// A running broker. Dropping it ends it, like [`Server::shutdown`].
@@ -41,6 +57,8 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     letterboxes: Arc<[Letterbox<Letter>]>,
+    /// What holds now.
+    security: Arc<Mutex<Arc<Security>>>,
 }
 
 /// Why a [`Server`] does not start.
@@ -67,30 +85,25 @@ pub struct Bindings {
     bound: Vec<Bound>,
     workers: u16,
     config: Config,
+    security: Security,
 }
 
 impl Options {
-    /// What `settings` ask for.
-    pub fn from_settings(settings: &Settings) -> Options {
+    /// What `settings` ask for; `security` is what [`Security::load`] made of them.
+    pub fn from_settings(settings: &Settings, security: Security) -> Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
-        Options { listeners, workers, config, tls_keylog: None }
+        Options { listeners, workers, config, security, tls_keylog: None }
     }
 }
 
 /// What of a listener is read, and not done.
 fn unsupported(listener: &ListenerSettings) -> Option<&'static str> {
-    let security = &listener.security;
     [
         (matches!(listener.endpoint, config::Endpoint::Unix(_)), "A unix socket"),
         (listener.bind_interface.is_some(), "'bind_interface'"),
         (listener.tls.is_some(), "'certfile'"),
-        (listener.mount_point.is_some(), "'mount_point'"),
-        (listener.use_username_as_clientid, "'use_username_as_clientid'"),
-        (security.password_file.is_some(), "'password_file'"),
-        (security.acl_file.is_some(), "'acl_file'"),
-        (security.clientid_prefixes.is_some(), "'clientid_prefixes'"),
     ]
     .into_iter()
     .find_map(|(is_set, what)| is_set.then_some(what))
@@ -117,8 +130,8 @@ impl Bindings {
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        let Options { workers, config, .. } = options;
-        Ok(Bindings { bound, workers: workers.clamp(1, SHARDS_MAX), config })
+        let Options { workers, config, security, .. } = options;
+        Ok(Bindings { bound, workers: workers.clamp(1, SHARDS_MAX), config, security })
     }
 
     /// Starts the workers.
@@ -126,7 +139,7 @@ impl Bindings {
     /// # Errors
     /// If the system is short of something.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::run(self.bound, self.workers, self.config).map_err(StartError::System)
+        Server::run(self.bound, self.workers, self.config, self.security).map_err(StartError::System)
     }
 }
 
@@ -139,10 +152,12 @@ impl Server {
         Bindings::open(options)?.start()
     }
 
-    fn run(bound: Vec<Bound>, workers: u16, config: Config) -> io::Result<Server> {
+    fn run(bound: Vec<Bound>, workers: u16, config: Config, security: Security) -> io::Result<Server> {
         let local_addrs = bound.iter().map(|b| b.address).collect();
         let clock = Clock::start();
         let config = Arc::new(config);
+        let security = Arc::new(security);
+        let hasher = Arc::new(Hasher::new());
         let placement = Arc::new(Placement::new(random()?, workers));
         let mut seats = Vec::new();
         let mut letterboxes = Vec::new();
@@ -153,8 +168,9 @@ impl Server {
             seats.push(Seat { id, seed: random()?, poll, mailbox });
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
-        let mut server =
-            Server { local_addrs, remote: Remote { letterboxes: letterboxes.clone() }, threads: vec![] };
+        let remote =
+            Remote { letterboxes: letterboxes.clone(), security: Arc::new(Mutex::new(security.clone())) };
+        let mut server = Server { local_addrs, remote, threads: vec![] };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
@@ -162,7 +178,8 @@ impl Server {
             let bound = bound.take().unwrap_or_default();
             let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
             let letterboxes = Arc::clone(&letterboxes);
-            let worker = Worker::new(seat, bound, config, placement, letterboxes, clock)?;
+            let gate = (Arc::clone(&security), Arc::clone(&hasher));
+            let worker = Worker::new(seat, bound, config, gate, placement, letterboxes, clock)?;
             server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
         }
         Ok(server)
@@ -213,21 +230,31 @@ impl Drop for Server {
 }
 
 impl Remote {
-    /// Gives all workers a new configuration. Its listeners have to be those of the start, in the same order;
-    /// connections stay.
-    pub fn configure(&self, config: Config) {
+    /// Gives the server another configuration, made of the same listeners. Returns at once. Connections stay,
+    /// but for those whose user would not be let in any more.
+    pub fn configure(&self, config: Config, security: Security) {
+        let security = Arc::new(security);
+        let mut current = self.security.lock().unwrap_or_else(PoisonError::into_inner);
+        let revoked = current.revoked_by(&security).into_iter().map(Arc::new).collect::<Arc<[_]>>();
+        *current = Arc::clone(&security);
         let config = Arc::new(config);
-        for letterbox in &*self.letterboxes {
-            let _ = letterbox.post(Letter::Configured(Arc::clone(&config)));
-            letterbox.ring();
-        }
+        // Under the lock, so that of two calls the later one is the later for each worker.
+        self.tell_all(|| Letter::Configured {
+            config: Arc::clone(&config),
+            security: Arc::clone(&security),
+            revoked: Arc::clone(&revoked),
+        });
     }
 
     /// Tells the server to end. Returns at once.
     pub fn shutdown(&self) {
+        self.tell_all(|| Letter::Shutdown);
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Letter) {
         for letterbox in &*self.letterboxes {
             // A worker that has ended needs no telling.
-            let _ = letterbox.post(Letter::Shutdown);
+            let _ = letterbox.post(letter());
             letterbox.ring();
         }
     }

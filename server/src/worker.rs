@@ -4,6 +4,7 @@
 //! messages to one connection is one write. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
+use crate::auth::{Hasher, Security};
 use crate::clock::Clock;
 use crate::connection::{Connection, Places};
 use crate::listener::{Accepted, Bound, Doors};
@@ -11,7 +12,9 @@ use crate::lobby::{Guest, Lobby};
 use crate::transport::{Received, Sent, Transport};
 use crate::wake::{Letterbox, Mailbox};
 use hikyaku_proto::broker::peer::PeerMessage;
-use hikyaku_proto::broker::{Config, ConnId, Home, Input, Output, Placement, Shard, ShardId, Verdict};
+use hikyaku_proto::broker::{
+    Authenticate, Config, ConnId, Home, Input, Output, Placement, Revoked, Shard, ShardId, Verdict,
+};
 use hikyaku_proto::codec::ReasonCode;
 use hikyaku_proto::outbox::Outbox;
 use hikyaku_proto::time::Instant;
@@ -27,8 +30,10 @@ pub(crate) enum Letter {
     Peer { from: ShardId, message: PeerMessage },
     /// A connection whose home is with you, with what it has sent so far.
     Arrival { transport: Transport, guest: Box<Guest> },
-    /// A new configuration.
-    Configured(Arc<Config>),
+    /// What came of asking who a client is, and by what it was judged.
+    Authenticated { conn: ConnId, verdict: Verdict, by: Arc<Security> },
+    /// What holds from now on, and who has to go.
+    Configured { config: Arc<Config>, security: Arc<Security>, revoked: Arc<[Arc<Revoked>]> },
     /// Say goodbye and end.
     Shutdown,
 }
@@ -61,6 +66,8 @@ pub(crate) struct Worker {
     id: ShardId,
     shard: Shard,
     config: Arc<Config>,
+    security: Arc<Security>,
+    hasher: Arc<Hasher>,
     placement: Arc<Placement>,
     clock: Clock,
     poll: Poll,
@@ -87,6 +94,7 @@ impl Worker {
         seat: Seat,
         bound: Vec<Bound>,
         config: Arc<Config>,
+        (security, hasher): (Arc<Security>, Arc<Hasher>),
         placement: Arc<Placement>,
         letterboxes: Arc<[Letterbox<Letter>]>,
         clock: Clock,
@@ -101,6 +109,8 @@ impl Worker {
             id,
             shard,
             config,
+            security,
+            hasher,
             placement,
             clock,
             poll,
@@ -193,9 +203,15 @@ impl Worker {
                     self.shard.handle(now, Input::Peer { from, message });
                 }
                 Some(Letter::Arrival { transport, guest }) => self.take_in(now, transport, guest),
-                Some(Letter::Configured(config)) => {
-                    self.config = Arc::clone(&config);
-                    self.shard.handle(now, Input::Configured(config));
+                Some(Letter::Authenticated { conn, mut verdict, by }) => {
+                    // Whom the files that were read meanwhile would not let in has to ask again.
+                    if !Arc::ptr_eq(&by, &self.security) && matches!(verdict, Verdict::Success { .. }) {
+                        verdict = Verdict::Failure(ReasonCode::ServerBusy);
+                    }
+                    self.shard.handle(now, Input::Authenticated { conn, verdict });
+                }
+                Some(Letter::Configured { config, security, revoked }) => {
+                    self.configure(now, config, security, &revoked);
                 }
                 Some(Letter::Shutdown) => self.begin_to_end(now),
                 None => return,
@@ -332,11 +348,7 @@ impl Worker {
                     }
                 }
                 Output::Close { conn, last } => self.close(conn, &last),
-                Output::Authenticate(question) => {
-                    // Nobody here knows names and passwords: nobody gets in by one.
-                    let verdict = Verdict::Failure(ReasonCode::NotAuthorized);
-                    self.shard.handle(now, Input::Authenticated { conn: question.conn, verdict });
-                }
+                Output::Authenticate(question) => self.authenticate(*question),
                 Output::Peer { to, message } => {
                     self.post(to, Letter::Peer { from: self.id, message });
                 }
@@ -350,6 +362,33 @@ impl Worker {
         while to_ring != 0 {
             self.letterboxes[to_ring.trailing_zeros() as usize].ring();
             to_ring &= to_ring - 1;
+        }
+    }
+
+    /// Finds out who a client is. The answer comes as a letter.
+    fn authenticate(&self, question: Authenticate) {
+        let conn = question.conn;
+        let Some(letterbox) = self.letterboxes.get(usize::from(self.id)).cloned() else { return };
+        let by = Arc::clone(&self.security);
+        self.hasher.authenticate(&self.security, question, move |verdict| {
+            // A worker that has ended has no client to let in.
+            let _ = letterbox.post(Letter::Authenticated { conn, verdict, by });
+            letterbox.ring();
+        });
+    }
+
+    fn configure(
+        &mut self,
+        now: Instant,
+        config: Arc<Config>,
+        security: Arc<Security>,
+        revoked: &[Arc<Revoked>],
+    ) {
+        self.config = Arc::clone(&config);
+        self.security = security;
+        self.shard.handle(now, Input::Configured(config));
+        for revoked in revoked {
+            self.shard.handle(now, Input::Revoked(Arc::clone(revoked)));
         }
     }
 

@@ -18,7 +18,7 @@ fn options(workers: u16, config: Config) -> Options {
 fn options_at(addresses: Vec<SocketAddr>, workers: u16, config: Config) -> Options {
     let endpoint = Endpoint::Tcp { addresses };
     let listeners = vec![ListenerSettings { endpoint, ..Default::default() }];
-    Options { listeners, workers, config, tls_keylog: None }
+    Options { listeners, workers, config, ..Options::default() }
 }
 
 fn start(workers: u16) -> (Server, SocketAddr) {

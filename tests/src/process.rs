@@ -254,7 +254,12 @@ pub fn broker_binary() -> PathBuf {
     if let Some(path) = env::var_os("HIKYAKU_TEST_BROKER") {
         return path.into();
     }
-    let path = target_folder().join("release").join("hikyaku");
+    release_binary("hikyaku")
+}
+
+/// A program of the release build beside this test.
+pub fn release_binary(name: &str) -> PathBuf {
+    let path = target_folder().join("release").join(name);
     assert!(
         path.exists(),
         "{} is missing: run `cargo build --release -p hikyaku`, or ./tests/run, which does",

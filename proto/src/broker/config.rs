@@ -7,6 +7,7 @@ use crate::codec::{Connect, Frame};
 use crate::table::HashKey;
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -16,8 +17,6 @@ use core::fmt::Write;
 pub struct Config {
     /// What differs by listener; [`Input::Opened`](super::Input::Opened) names an index.
     pub listeners: Vec<Listener>,
-    /// Who may publish and subscribe to what.
-    pub rights: Rights,
     /// The largest packet taken, in bytes; announced to 5.0 clients.
     pub max_packet_size: u32,
     /// How many QoS 1 and 2 messages may be in flight to a client, and from it (Receive Maximum). At least 1.
@@ -59,7 +58,7 @@ pub struct Config {
     pub sys_interval_s: u16,
     /// What `$SYS/broker/version` says.
     pub version: String,
-    /// What an assigned client id begins with.
+    /// What an assigned client id begins with, where the listener does not say.
     pub auto_id_prefix: String,
 }
 
@@ -67,7 +66,6 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listeners: vec![Listener::default()],
-            rights: Rights::Open,
             max_packet_size: 2_000_000,
             max_inflight_messages: 20,
             max_queued_messages: 1_000,
@@ -100,6 +98,19 @@ pub struct Listener {
     pub limits: ListenerLimits,
     /// Whether clients are asked who they are.
     pub authentication: Authentication,
+    /// Who may publish and subscribe to what. Topics are those with the mount point.
+    pub rights: Arc<Rights>,
+    /// What each client id has to begin with; others are refused.
+    pub clientid_prefixes: Option<Box<str>>,
+    /// What an assigned client id begins with.
+    pub auto_id_prefix: Option<Box<str>>,
+    /// Whether the user name, which is then required, replaces the client id.
+    pub use_username_as_clientid: bool,
+    /// Whether the user name is the one of the certificate: who has none is refused.
+    pub identity_required: bool,
+    /// What is put before all topics and filters of clients, and taken off again on the way out: a valid
+    /// beginning of a topic. It holds from CONNECT to the end of a connection.
+    pub mount_point: Option<Arc<str>>,
 }
 
 /// Whether clients of a listener are asked who they are.
@@ -108,7 +119,7 @@ pub enum Authentication {
     /// Everyone is let in, whatever name is given.
     #[default]
     None,
-    /// Each CONNECT becomes an [`Output::Authenticate`](super::Output::Authenticate).
+    /// Each CONNECT, unless a certificate names the client, becomes an [`Output::Authenticate`](super::Output::Authenticate).
     Ask,
 }
 
@@ -182,7 +193,7 @@ impl Config {
         match Frame::parse(received, limit) {
             Ok(Some(frame)) => match Connect::decode(frame) {
                 Ok(connect) => {
-                    let id = self.effective_client_id(listener, identity, entropy, connect.client_id);
+                    let id = self.effective_client_id(listener, identity, entropy, &connect);
                     Home::At(placement.shard(id.as_bytes()))
                 }
                 Err(_) => Home::Any,
@@ -192,21 +203,38 @@ impl Config {
         }
     }
 
-    /// The client id by which a session is known: the one given, or a random one (a version 4 UUID).
+    /// What is configured for a listener.
+    pub(super) fn listener(&self, listener: u16) -> Option<&Listener> {
+        self.listeners.get(usize::from(listener))
+    }
+
+    /// The rights of clients of a listener; where there is none any more, none.
+    pub(super) fn rights(&self, listener: u16) -> &Rights {
+        static NONE: Rights = Rights::NONE;
+        self.listener(listener).map_or(&NONE, |l| &l.rights)
+    }
+
+    /// The client id by which a session is known: the user name where the listener says so, the one
+    /// given, or a random one (a version 4 UUID).
     pub(super) fn effective_client_id(
         &self,
-        _listener: u16,
-        _identity: Option<&str>,
+        listener: u16,
+        identity: Option<&str>,
         entropy: &[u8; 16],
-        given: &str,
+        connect: &Connect<'_>,
     ) -> String {
+        let listener = self.listener(listener);
+        let username = identity.or(connect.username).filter(|name| !name.is_empty());
+        let named = username.filter(|_| listener.is_some_and(|l| l.use_username_as_clientid));
+        let given = named.unwrap_or(connect.client_id);
         if !given.is_empty() {
             return String::from(given);
         }
         let mut uuid = *entropy;
         uuid[6] = uuid[6] & 0x0f | 0x40;
         uuid[8] = uuid[8] & 0x3f | 0x80;
-        let mut id = self.auto_id_prefix.clone();
+        let prefix = listener.and_then(|l| l.auto_id_prefix.as_deref());
+        let mut id = String::from(prefix.unwrap_or(&self.auto_id_prefix));
         for (i, byte) in uuid.iter().enumerate() {
             if matches!(i, 4 | 6 | 8 | 10) {
                 id.push('-');

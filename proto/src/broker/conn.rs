@@ -3,6 +3,7 @@
 use super::Shard;
 use super::connect::Request;
 use super::io::{ConnId, Output};
+use super::mount::Mount;
 use super::publish::Route;
 use super::timer::Timer;
 use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
@@ -57,6 +58,8 @@ pub(super) enum Cause {
     TakenOver,
     /// The transport broke.
     Transport,
+    /// Its user is not let in any more.
+    Revoked,
     /// The broker stops.
     Operator,
 }
@@ -95,6 +98,7 @@ pub(super) struct Conn {
     pub peer: Option<SocketAddr>,
     pub identity: Option<Box<str>>,
     pub entropy: [u8; 16],
+    pub mount: Mount,
     pub link: Link,
     /// The CONNECT, while authentication is underway.
     pub request: Option<Box<Request>>,
@@ -135,6 +139,7 @@ impl Shard {
             peer,
             identity: identity.map(Box::from),
             entropy,
+            mount: Mount::new(self.config.listener(listener).and_then(|l| l.mount_point.clone())),
             link: Link::new(self.now),
             request: None,
             route: None,
@@ -337,6 +342,7 @@ impl Shard {
             Cause::KeepAlive => (Some(ReasonCode::KeepAliveTimeout), "exceeded timeout"),
             Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "session taken over"),
             Cause::Transport => (None, "closed its connection"),
+            Cause::Revoked => (Some(ReasonCode::AdministrativeAction), "is not let in any more"),
             Cause::Operator => (Some(ReasonCode::ServerShuttingDown), "the broker is shutting down"),
         };
         // [MQTT-3.14.0-1]

@@ -1,7 +1,10 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
 use super::conn::{Cause, Flow, Pause, Phase};
+use super::denial::Denial;
 use super::io::{Authenticate, ConnId, Output, Verdict};
+use super::mount::Mount;
+use super::publish::may_publish;
 use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
@@ -77,12 +80,28 @@ impl Shard {
         conn.link.problem_information = properties.request_problem_information() != Some(0);
         conn.link.peer_max_packet = properties.maximum_packet_size().unwrap_or(u32::MAX);
         let (listener, identity, entropy) = (conn.listener, conn.identity.clone(), conn.entropy);
+        let (peer, mount) = (conn.peer, conn.mount.clone());
         let username = identity.clone().or_else(|| connect.username.map(Box::from));
-        let client_id =
-            self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect.client_id);
+        let client_id = self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect);
         let method = properties.authentication_method();
-        let ask = self.config.listeners.get(usize::from(listener)).map(|l| l.authentication);
-        let ask = ask == Some(Authentication::Ask);
+        let settings = self.config.listener(listener);
+        let ask = settings.is_none_or(|l| l.authentication == Authentication::Ask) && identity.is_none();
+        if settings.is_some_and(|l| l.identity_required) && identity.is_none() {
+            return self.refuse(id, ReasonCode::NotAuthorized, "no certificate that names the client");
+        }
+        if settings.is_some_and(|l| l.use_username_as_clientid)
+            && username.as_deref().is_none_or(str::is_empty)
+        {
+            return self.refuse(id, ReasonCode::NotAuthorized, "no user name to take for the client id");
+        }
+        let prefix = settings.and_then(|l| l.clientid_prefixes.as_deref());
+        if !client_id.starts_with(prefix.unwrap_or_default()) {
+            return self.refuse(
+                id,
+                ReasonCode::ClientIdentifierNotValid,
+                "the client id lacks the prefix asked for",
+            );
+        }
         if method.is_some() && !ask {
             return self.refuse(
                 id,
@@ -90,7 +109,7 @@ impl Shard {
                 "no authentication method is offered",
             );
         }
-        let will = match self.will_of(connect) {
+        let will = match self.will_of(connect, &mount) {
             Ok(will) => will,
             Err((reason, what)) => return self.refuse(id, reason, what),
         };
@@ -122,6 +141,7 @@ impl Shard {
             conn: id,
             listener,
             version: connect.version,
+            peer,
             client_id: request.client_id.clone(),
             username: connect.username.map(String::from),
             password: connect.password.map(Vec::from),
@@ -157,9 +177,14 @@ impl Shard {
     }
 
     /// The will in a CONNECT, checked against everything a PUBLISH would be.
-    fn will_of(&self, connect: &Connect<'_>) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    fn will_of(
+        &self,
+        connect: &Connect<'_>,
+        mount: &Mount,
+    ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
         let Some(will) = &connect.will else { return Ok(None) };
-        let topic = TopicName::parse(will.topic)
+        let mounted = if mount.is_none() { String::new() } else { mount.topic(will.topic) };
+        let topic = TopicName::parse(if mount.is_none() { will.topic } else { &mounted })
             .map_err(|_| (ReasonCode::TopicNameInvalid, "the will's topic is not a topic name"))?;
         if separators(topic.as_str()) > usize::from(self.config.max_topic_separators) {
             return Err((ReasonCode::TopicNameInvalid, "the will's topic has too many levels"));
@@ -180,7 +205,7 @@ impl Shard {
         }
         // The expiry counts from when the will is published: kept as a span until then.
         let message = Publication {
-            topic: will.topic,
+            topic: topic.as_str(),
             qos: will.qos,
             retain: will.retain,
             properties: &properties,
@@ -194,10 +219,12 @@ impl Shard {
 
     /// Lets a client in: takes its session over, or makes one, and says so.
     fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
+        let Some(listener) = self.conn(id).map(|c| c.listener) else { return Flow::Closed };
         let subject = Subject { client_id: &request.client_id, username: request.username.as_deref() };
         if let Some(will) = &request.will
-            && !self.config.rights.may_publish(subject, will.message.topic())
+            && !may_publish(self.config.rights(listener), subject, will.message.topic())
         {
+            self.log_denial(Denial::Will, listener, subject, will.message.topic());
             return self.refuse(id, ReasonCode::NotAuthorized, "no right to publish the will");
         }
         let found = self.find_session(&request.client_id);
@@ -227,12 +254,16 @@ impl Shard {
             }
             None => self.create_session(request.client_id.clone(), request.username.clone()),
         };
-        if self.sessions[index].username != request.username {
+        let session = &mut self.sessions[index];
+        if session.username != request.username || session.listener != listener {
+            // Other rights: for what is queued, too.
+            session.epoch = self.epoch.wrapping_sub(1);
             self.forget_routes();
         }
         let config = self.config.clone();
         let session = &mut self.sessions[index];
         session.username = request.username;
+        session.listener = listener;
         session.conn = Some(id);
         session.expiry_s = request.expiry_s.min(config.max_session_expiry_s);
         let expiry_s = session.expiry_s;

@@ -5,6 +5,7 @@ use crate::codec::{ReasonCode, Version};
 use crate::message::Message;
 use crate::outbox::Outbox;
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -107,12 +108,26 @@ pub enum Input<'a> {
         /// The message.
         message: PeerMessage,
     },
-    /// A new configuration, already checked. Connections stay.
+    /// A new configuration, already checked. Connections stay; what they may do is decided anew, for what
+    /// is queued as well.
     Configured(Arc<Config>),
+    /// Some who were let in would not be any more: close them. After [`Input::Configured`].
+    Revoked(Arc<Revoked>),
     /// Say goodbye to every client (5.0: DISCONNECT 0x8B) and close them.
     Shutdown,
     /// The moment named by [`Output::Timeout`] has come, or the driver felt like it.
     Timeout,
+}
+
+/// Whose authentication no longer holds, on one listener. Clients named by a certificate are not meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// The index into [`Config::listeners`].
+    pub listener: u16,
+    /// Whether clients without a user name go.
+    pub anonymous: bool,
+    /// The users who go; `None` for all with a user name.
+    pub users: Option<BTreeSet<Box<str>>>,
 }
 
 /// One thing to be done outside. Poll until [`Output::Timeout`] before waiting.
@@ -156,6 +171,8 @@ pub struct Authenticate {
     pub listener: u16,
     /// The protocol version.
     pub version: Version,
+    /// Where it comes from, `None` for a transport without addresses.
+    pub peer: Option<SocketAddr>,
     /// The effective client id.
     pub client_id: String,
     /// The user name in CONNECT.

@@ -23,9 +23,11 @@ pub mod check;
 mod config;
 mod conn;
 mod connect;
+mod denial;
 mod interest;
 mod io;
 mod limits;
+mod mount;
 pub mod peer;
 mod publish;
 mod replay;
@@ -37,7 +39,7 @@ mod sys;
 mod timer;
 
 pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
-pub use io::{Authenticate, ConnId, Input, Output, SHARDS_MAX, ShardId, Verdict};
+pub use io::{Authenticate, ConnId, Input, Output, Revoked, SHARDS_MAX, ShardId, Verdict};
 pub use limits::{AcceptedVersions, ListenerLimits};
 pub use sys::Counters;
 
@@ -110,6 +112,9 @@ pub struct Shard {
     properties: Vec<u8>,
     marks: publish::Marks,
     route: Option<alloc::boxed::Box<Route>>,
+    /// Counts configurations: what was queued under an earlier one is looked at again.
+    epoch: u32,
+    denials: denial::Denials,
 }
 
 /// Something begun whose rest waits for its turn, so that others get theirs.
@@ -186,6 +191,8 @@ impl Shard {
             properties: Vec::new(),
             marks: publish::Marks::default(),
             route: None,
+            epoch: 0,
+            denials: denial::Denials::default(),
             config,
             placement,
         }
@@ -211,6 +218,7 @@ impl Shard {
             Input::Publish { message } => self.publish_from_within(&message),
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::Configured(config) => self.on_configured(config),
+            Input::Revoked(revoked) => self.on_revoked(&revoked),
             Input::Shutdown => self.on_shutdown(),
             Input::Timeout => {
                 self.on_timeout();
@@ -255,6 +263,7 @@ impl Shard {
         }
         self.config = config;
         // What was decided under the old rights is decided anew.
+        self.epoch = self.epoch.wrapping_add(1);
         self.forget_routes();
     }
 

@@ -5,14 +5,16 @@
 //! receiver (version, window, connection) is decided at each delivery.
 
 use super::conn::{Flow, NO_SESSION, Pause};
+use super::denial::Denial;
 use super::io::{ConnId, ShardId};
 use super::peer::PeerMessage;
+use super::rights::{Rights, Subject};
 use super::{SLICE, Shard, Work};
 use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode};
 use crate::message::{Message, MessageId, Publication};
 use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
 use crate::time::Instant;
-use crate::topic::separators;
+use crate::topic::{TOPIC_BYTES_MAX, separators};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,6 +41,11 @@ pub(super) fn session_subscriber(index: u32) -> u32 {
 
 pub(super) fn group_subscriber(index: u32) -> u32 {
     index << 1 | 1
+}
+
+/// Whether a client may publish to a topic. What the broker says of itself nobody else says.
+pub(super) fn may_publish(rights: &Rights, subject: Subject<'_>, topic: &str) -> bool {
+    !topic.starts_with("$SYS/") && rights.may_publish(subject, topic)
 }
 
 /// One receiver of a topic, all its matching subscriptions merged.
@@ -157,7 +164,8 @@ impl Shard {
         if publish.topic.is_empty() {
             publish.topic = &aliased;
         }
-        let publication = Publication {
+        let mounted = if conn.mount.is_none() { String::new() } else { conn.mount.topic(publish.topic) };
+        let mut publication = Publication {
             topic: publish.topic,
             qos: publish.qos,
             retain: publish.retain,
@@ -166,7 +174,11 @@ impl Shard {
             expires_at,
             id: MessageId::default(),
         };
-        let raw = (frame.first == 0x30 && !version.is_v5()).then_some(frame.raw);
+        let mut raw = (frame.first == 0x30 && !version.is_v5()).then_some(frame.raw);
+        if !conn.mount.is_none() {
+            raw = None;
+            publication.topic = &mounted;
+        }
         let flow = self.accept_publish(id, publish.packet_id, &publication, raw);
         self.properties = forward;
         match flow {
@@ -228,15 +240,16 @@ impl Shard {
             if separators(publication.topic) > usize::from(self.config.max_topic_separators) {
                 return self.fail(id, ReasonCode::TopicNameInvalid, "the topic has too many levels");
             }
-            let subject = self.sessions[session].subject();
-            // What the broker says of itself nobody else says.
-            let system = publication.topic.starts_with("$SYS/");
-            if system || !self.config.rights.may_publish(subject, publication.topic) {
-                debug!(
-                    "Denied PUBLISH of {} to {}.",
-                    subject.client_id.escape_debug(),
-                    publication.topic.escape_debug()
+            if publication.topic.len() > TOPIC_BYTES_MAX {
+                return self.fail(
+                    id,
+                    ReasonCode::TopicNameInvalid,
+                    "the topic is too long with its mount point",
                 );
+            }
+            let who = &self.sessions[session];
+            if !may_publish(self.config.rights(who.listener), who.subject(), publication.topic) {
+                self.log_session_denial(Denial::Publish, session, publication.topic);
                 return self.acknowledge(
                     id,
                     0,
@@ -387,6 +400,7 @@ impl Shard {
     /// Finds out who `topic` goes to. `publisher` is a session, or [`NO_SESSION`].
     pub(super) fn build_route(&mut self, route: &mut Route, topic: &str, publisher: u32) {
         let Shard { subscriptions, scratch, marks, sessions, config, .. } = self;
+        let mut denied = None;
         route.targets.clear();
         route.groups.clear();
         marks.epoch = marks.epoch.wrapping_add(1);
@@ -410,7 +424,8 @@ impl Shard {
                 return target.ids.push(subscription.id);
             }
             let Some(session) = sessions.get(index) else { return };
-            if !config.rights.may_receive(session.subject(), topic) {
+            if !config.rights(session.listener).may_receive(session.subject(), topic) {
+                denied = Some(index);
                 return;
             }
             *mark = (marks.epoch, route.targets.len() as u32);
@@ -424,6 +439,9 @@ impl Shard {
                 ids,
             });
         });
+        if let Some(index) = denied {
+            self.log_session_denial(Denial::Receive, index, topic);
+        }
         route.topic.clear();
         route.topic.push_str(topic);
         route.subscriptions = self.subscriptions.generation();
@@ -513,13 +531,17 @@ impl Shard {
             return;
         }
         match message.raw {
-            Some(bytes) if !conn.link.version.is_v5() && !retain => {
+            Some(bytes) if !conn.link.version.is_v5() && !retain && conn.mount.is_none() => {
                 conn.link.outbox.writer(pool).extend_from_slice(bytes);
             }
             _ => {
                 let publication = message.publication;
+                let Some(topic) = conn.mount.strip(publication.topic.as_bytes()) else {
+                    counters.publish_dropped += 1;
+                    return;
+                };
                 let publish = OutgoingPublish {
-                    topic: publication.topic.as_bytes(),
+                    topic,
                     properties: publication.properties,
                     payload: message.kept.map_or(Payload::Bytes(publication.payload), Payload::Kept),
                     expires_at: publication.expires_at,
@@ -548,6 +570,9 @@ impl Shard {
         let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
         let Some(session) = self.sessions.get_mut(index) else { return };
         let out = &mut session.outgoing;
+        if out.queued() == 0 {
+            session.epoch = self.epoch;
+        }
         let queued = out.queued_bytes() + delivery.message.size() as u64;
         if out.queued() > 0 && (out.queued() >= most || queued > most_bytes) {
             self.counters.publish_dropped += 1;

@@ -6,6 +6,7 @@
 //! A live message may overtake an older retained one on its way from another shard. The last few
 //! live ones are remembered while portions are awaited, and an older one of the same topic and origin dropped.
 
+use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
 use super::publish::{Qos0, Subscription, session_subscriber};
@@ -301,7 +302,8 @@ impl Shard {
             return;
         }
         let Some(session) = self.sessions.get(index) else { return };
-        if !self.config.rights.may_receive(session.subject(), message.topic()) {
+        if !self.config.rights(session.listener).may_receive(session.subject(), message.topic()) {
+            self.log_session_denial(Denial::Receive, index, message.topic());
             return;
         }
         let qos = self.config.delivered_qos(message.qos(), subscription.qos); // [MQTT-3.8.4-8]

@@ -2,9 +2,10 @@
 
 use super::Shard;
 use super::conn::Cause;
+use super::denial::Denial;
 use super::io::ConnId;
 use super::peer::{PeerMessage, SessionKey};
-use super::publish::session_subscriber;
+use super::publish::{may_publish, session_subscriber};
 use super::rights::Subject;
 use super::timer::Timer;
 use crate::codec::PacketType;
@@ -32,6 +33,10 @@ pub(super) struct Session {
     pub client_id: Box<str>,
     /// The user it belongs to.
     pub username: Option<Box<str>>,
+    /// Where its client is, or was last: its rights are that listener's.
+    pub listener: u16,
+    /// The configuration under which all that is queued was allowed.
+    pub epoch: u32,
     pub conn: Option<ConnId>,
     /// Session Expiry Interval: 0 ends with the connection, `u32::MAX` never.
     pub expiry_s: u32,
@@ -76,6 +81,8 @@ impl Shard {
             serial: self.last_serial,
             client_id: client_id.into_boxed_str(),
             username,
+            listener: 0,
+            epoch: self.epoch,
             conn: None,
             expiry_s: 0,
             expires_at: Instant::NEVER,
@@ -160,7 +167,9 @@ impl Shard {
         session.will_at = Instant::NEVER;
         let Some(will) = session.will.take() else { return };
         // Rights may have changed since CONNECT.
-        if self.config.rights.may_publish(session.subject(), will.message.topic()) {
+        if !may_publish(self.config.rights(session.listener), session.subject(), will.message.topic()) {
+            self.log_session_denial(Denial::Will, index, will.message.topic());
+        } else {
             let mut publication = will.message.as_publication();
             if publication.expires_at != Instant::NEVER {
                 // Until now it was a span: it counts from here.
@@ -216,11 +225,13 @@ impl Shard {
     /// Sends what a session's window allows.
     pub(super) fn pump(&mut self, index: u32) {
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, .. } = self;
+        let Shard { sessions, conns, pool, counters, config, epoch, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
         let Some(id) = session.conn else { return };
         let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
         let mut any = false;
+        let subject = Subject { client_id: &session.client_id, username: session.username.as_deref() };
+        let rights = (session.epoch != *epoch).then(|| config.rights(session.listener));
         let expired = &mut 0;
         while let Some(send) = session.outgoing.next(conn.link.send_window, now, |_| *expired += 1) {
             any = true;
@@ -232,11 +243,18 @@ impl Shard {
                 ToSend::Publish { packet_id, dup, delivery } => (packet_id, dup, delivery),
             };
             let message = &delivery.message;
+            let denied = rights.is_some_and(|r| !dup && !r.may_receive(subject, message.topic()));
+            let topic = conn.mount.strip(message.topic_bytes()).filter(|_| !denied);
+            let Some(topic) = topic else {
+                session.outgoing.discard(packet_id);
+                counters.publish_dropped += 1;
+                continue;
+            };
             let sent = conn.link.put_publish(
                 pool,
                 now,
                 &OutgoingPublish {
-                    topic: message.topic_bytes(),
+                    topic,
                     properties: message.properties(),
                     payload: Payload::Kept(message),
                     expires_at: message.expires_at(),
@@ -255,6 +273,9 @@ impl Shard {
             }
         }
         counters.publish_dropped += *expired;
+        if session.outgoing.queued() == 0 {
+            session.epoch = *epoch;
+        }
         if any {
             self.mark_dirty(id);
         }

@@ -1,6 +1,7 @@
 //! Shared subscriptions: one shard owns each, knows its members wherever they live, and chooses.
 
 use super::Shard;
+use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, SessionKey};
 use super::publish::{Qos0, Subscription, group_subscriber};
@@ -233,7 +234,8 @@ impl Shard {
         let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else {
             return self.give_back(filter, message); // It left meanwhile.
         };
-        if !self.config.rights.may_receive(session.subject(), message.topic()) {
+        if !self.config.rights(session.listener).may_receive(session.subject(), message.topic()) {
+            self.log_session_denial(Denial::Receive, index, message.topic());
             return;
         }
         let mut ids = SubscriptionIds::None;

@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::conn::Flow;
+use super::denial::Denial;
 use super::interest::Change;
 use super::io::ConnId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
@@ -35,6 +36,7 @@ impl Shard {
     pub(super) fn on_subscribe(&mut self, id: ConnId, subscribe: &Subscribe<'_>) -> Flow {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
+        let mount = conn.mount.clone();
         let subscription_id = subscribe.properties.subscription_identifiers().next().unwrap_or(0);
         let listener = conn.listener;
         let max_qos = self.config.limits(listener).max_qos;
@@ -61,6 +63,11 @@ impl Shard {
                 }
                 Err(error) => return self.bad_filter(id, v5, error),
             };
+            let mounted = mount.filter(&filter);
+            let filter = match TopicFilter::parse(&mounted) {
+                Ok(filter) => filter,
+                Err(error) => return self.bad_filter(id, v5, error),
+            };
             if separators(filter.as_str()) > usize::from(self.config.max_topic_separators) {
                 return self.fail(id, ReasonCode::TopicFilterInvalid, "the topic filter has too many levels");
             }
@@ -72,6 +79,8 @@ impl Shard {
         for (filter, mut options) in subscribe.filters() {
             options.qos = options.qos.min(max_qos);
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
+            let mounted = mount.filter(&filter);
+            let Ok(filter) = TopicFilter::parse(&mounted) else { continue };
             let code = match self.refusal(index, &filter) {
                 Some(reason) if v5 => reason as u8,
                 Some(_) => 0x80,
@@ -98,9 +107,10 @@ impl Shard {
         self.fail(id, reason, "the topic filter is not well-formed")
     }
 
-    fn refusal(&self, index: u32, filter: &TopicFilter<'_>) -> Option<ReasonCode> {
+    fn refusal(&mut self, index: u32, filter: &TopicFilter<'_>) -> Option<ReasonCode> {
         let session = &self.sessions[index];
-        if !self.config.rights.may_subscribe(session.subject(), filter.filter()) {
+        if !self.config.rights(session.listener).may_subscribe(session.subject(), filter.filter()) {
+            self.log_session_denial(Denial::Subscribe, index, filter.filter());
             return Some(ReasonCode::NotAuthorized);
         }
         let count = self.subscriptions.count_of(session_subscriber(index)) + session.shares.len();
@@ -216,9 +226,15 @@ impl Shard {
     pub(super) fn on_unsubscribe(&mut self, id: ConnId, unsubscribe: &Unsubscribe<'_>) -> Flow {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
+        let mount = conn.mount.clone();
         let mut codes = Vec::with_capacity(unsubscribe.len());
         for filter in unsubscribe.filters() {
             let filter = match TopicFilter::parse(filter) {
+                Ok(filter) => filter,
+                Err(error) => return self.bad_filter(id, v5, error),
+            };
+            let mounted = mount.filter(&filter);
+            let filter = match TopicFilter::parse(&mounted) {
                 Ok(filter) => filter,
                 Err(error) => return self.bad_filter(id, v5, error),
             };

@@ -86,11 +86,11 @@ pub fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
     packet(0x30, &[&string(topic)[..], payload].concat())
 }
 
-fn string(s: &str) -> Vec<u8> {
+pub fn string(s: &str) -> Vec<u8> {
     [&(s.len() as u16).to_be_bytes(), s.as_bytes()].concat()
 }
 
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+pub fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     let mut n = body.len();
     while n > 127 {

@@ -4,6 +4,7 @@
 //! broker binary to put in its place.
 #![cfg(feature = "real-clients")]
 
+mod auth;
 mod command_line;
 mod connections;
 mod mosquitto;

@@ -1,0 +1,415 @@
+//! Checking passwords costs milliseconds on purpose: it happens on threads of its own.
+//!
+//! What waits is bounded, in number and in bytes; beyond that a client is told that the server is busy, and so
+//! is one that has waited too long to still be there.
+//!
+//! Who fails often is slowed down: after [`FREE_FAILURES`] in a row from one address each further answer to
+//! it, right or wrong, is held back, [`DELAY_STEP`] longer each time up to [`DELAY_MAX`], and
+//! no more than [`PENDING_MAX`] questions from it are taken at once. A success, or [`FORGET`] without a
+//! failure, ends that. IPv6 addresses count by their /64. Nobody else waits for an answer that is held back.
+
+use super::password::PasswordFile;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use hikyaku_proto::broker::Verdict;
+use hikyaku_proto::codec::ReasonCode;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// How many questions may wait.
+const WAITING_MAX: usize = 1024;
+/// How many bytes of names and passwords may wait.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+/// Who asked longer ago than this has gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Failures in a row from one address that cost nothing extra.
+const FREE_FAILURES: u32 = 5;
+/// How much later each further answer comes.
+const DELAY_STEP: Duration = Duration::from_millis(100);
+/// How late an answer gets at most.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+/// How many questions of an address that fails often are taken at once.
+const PENDING_MAX: u32 = 8;
+/// After this long without a failure an address is as good as any.
+const FORGET: Duration = Duration::from_secs(300);
+/// How many addresses are remembered.
+const ADDRESSES_MAX: usize = 4096;
+
+/// Who wants to come in.
+pub(crate) struct Question {
+    pub(crate) passwords: Arc<PasswordFile>,
+    pub(crate) username: String,
+    pub(crate) password: Option<Zeroizing<Vec<u8>>>,
+    pub(crate) address: Option<IpAddr>,
+    /// Called once, on whichever thread; must not take long.
+    pub(crate) answer: Box<dyn FnOnce(Verdict) + Send>,
+}
+
+/// The threads that check passwords. Dropped, they end; who waits gets no answer.
+#[derive(Debug)]
+pub(crate) struct Hasher {
+    questions: Option<Sender<Waiting>>,
+    queue: Receiver<Waiting>,
+    shared: Arc<Shared>,
+    /// Empty until the first question.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bytes: AtomicUsize,
+    ended: AtomicBool,
+    addresses: Mutex<Addresses>,
+}
+
+struct Waiting {
+    question: Question,
+    since: Instant,
+}
+
+/// An answer that is held back.
+struct Held {
+    until: Instant,
+    verdict: Verdict,
+    answer: Box<dyn FnOnce(Verdict) + Send>,
+    address: Option<IpAddr>,
+}
+
+impl Hasher {
+    pub(crate) fn new() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let (questions, queue) = bounded(WAITING_MAX);
+        let threads_max = if cores > 2 { 2 } else { 1 };
+        let (questions, threads) = (Some(questions), Mutex::default());
+        Hasher { questions, queue, shared: Arc::default(), threads, threads_max }
+    }
+
+    /// Asks for a verdict. It may be given before this returns.
+    pub(crate) fn ask(&self, question: Question) {
+        let bytes = question.bytes();
+        let refused = if !self.is_running() || !self.shared.addresses().begin(question.address) {
+            Some(question)
+        } else if self.shared.bytes.fetch_add(bytes, Relaxed) + bytes > WAITING_BYTES_MAX {
+            self.shared.settle(bytes, question.address);
+            Some(question)
+        } else {
+            self.enqueue(Waiting { question, since: Instant::now() })
+        };
+        if let Some(question) = refused {
+            log::debug!("A password is not checked, too many are being checked.");
+            (question.answer)(Verdict::Failure(ReasonCode::ServerBusy));
+        }
+    }
+
+    fn enqueue(&self, waiting: Waiting) -> Option<Question> {
+        let sender = self.questions.as_ref()?;
+        match sender.try_send(waiting) {
+            Ok(()) => None,
+            Err(TrySendError::Full(waiting) | TrySendError::Disconnected(waiting)) => {
+                let question = waiting.question;
+                self.shared.settle(question.bytes(), question.address);
+                Some(question)
+            }
+        }
+    }
+
+    /// Starts the threads, the first time. False if the system has none.
+    fn is_running(&self) -> bool {
+        let mut threads = lock(&self.threads);
+        if !threads.is_empty() {
+            return true;
+        }
+        for i in 0..self.threads_max {
+            let (queue, shared) = (self.queue.clone(), Arc::clone(&self.shared));
+            let thread = std::thread::Builder::new().name(format!("hasher {i}"));
+            match thread.spawn(move || run(&queue, &shared)) {
+                Ok(thread) => threads.push(thread),
+                Err(e) => log::error!("No thread to check passwords on: {e}."),
+            }
+        }
+        !threads.is_empty()
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Relaxed);
+        self.questions = None;
+        for thread in lock(&self.threads).drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Question {
+    fn bytes(&self) -> usize {
+        self.username.len() + self.password.as_ref().map_or(0, |p| p.len())
+    }
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("username", &self.question.username).finish_non_exhaustive()
+    }
+}
+
+fn run(queue: &Receiver<Waiting>, shared: &Shared) {
+    let mut held: BinaryHeap<Held> = BinaryHeap::new();
+    loop {
+        let now = Instant::now();
+        while held.peek().is_some_and(|h| h.until <= now) {
+            if let Some(due) = held.pop() {
+                shared.addresses().end(due.address);
+                (due.answer)(due.verdict);
+            }
+        }
+        let next = match held.peek() {
+            Some(first) => queue.recv_deadline(first.until),
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let waiting = match next {
+            _ if shared.ended.load(Relaxed) => return,
+            Ok(waiting) => waiting,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        held.extend(check(waiting, shared));
+    }
+}
+
+/// Answers, or says what to answer later.
+fn check(waiting: Waiting, shared: &Shared) -> Option<Held> {
+    let Waiting { question, since } = waiting;
+    let bytes = question.bytes();
+    let Question { passwords, username, password, address, answer } = question;
+    if since.elapsed() > PATIENCE {
+        shared.settle(bytes, address);
+        answer(Verdict::Failure(ReasonCode::ServerBusy));
+        return None;
+    }
+    let known = passwords.verify(&username, password.as_deref().map(Vec::as_slice));
+    drop(password);
+    shared.bytes.fetch_sub(bytes, Relaxed);
+    let now = Instant::now();
+    let delay = shared.addresses().judge(now, address, known);
+    let verdict = match known {
+        true => Verdict::Success { username: None, data: None },
+        false => Verdict::Failure(ReasonCode::NotAuthorized),
+    };
+    if delay.is_zero() {
+        shared.addresses().end(address);
+        answer(verdict);
+        return None;
+    }
+    Some(Held { until: now + delay, verdict, answer, address })
+}
+
+impl Shared {
+    fn addresses(&self) -> MutexGuard<'_, Addresses> {
+        lock(&self.addresses)
+    }
+
+    fn settle(&self, bytes: usize, address: Option<IpAddr>) {
+        self.bytes.fetch_sub(bytes, Relaxed);
+        self.addresses().end(address);
+    }
+}
+
+/// The addresses that failed lately.
+#[derive(Debug, Default)]
+struct Addresses(HashMap<IpAddr, Record>);
+
+#[derive(Debug)]
+struct Record {
+    failures: u32,
+    last: Instant,
+    /// Questions that are not answered, as far as they came after the first failure.
+    pending: u32,
+}
+
+impl Addresses {
+    /// A question comes. False if it is one too many.
+    fn begin(&mut self, address: Option<IpAddr>) -> bool {
+        let Some(record) = address.and_then(|a| self.0.get_mut(&network(a))) else { return true };
+        let slowed = record.failures > FREE_FAILURES && record.last.elapsed() < FORGET;
+        if slowed && record.pending >= PENDING_MAX {
+            return false;
+        }
+        record.pending += 1;
+        true
+    }
+
+    /// A question was answered.
+    fn end(&mut self, address: Option<IpAddr>) {
+        if let Some(record) = address.and_then(|a| self.0.get_mut(&network(a))) {
+            record.pending = record.pending.saturating_sub(1);
+        }
+    }
+
+    /// How long to hold an answer back.
+    fn judge(&mut self, now: Instant, address: Option<IpAddr>, success: bool) -> Duration {
+        let Some(address) = address.map(network) else { return Duration::ZERO };
+        self.0.retain(|a, r| *a != address || now.duration_since(r.last) < FORGET);
+        if success {
+            let failures = self.0.get(&address).map_or(0, |r| r.failures);
+            self.0.remove(&address);
+            return delay(failures);
+        }
+        if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
+            self.make_room(now);
+        }
+        let record = self.0.entry(address).or_insert(Record { failures: 0, last: now, pending: 0 });
+        record.failures = record.failures.saturating_add(1);
+        record.last = now;
+        delay(record.failures)
+    }
+
+    /// Forgets the older half: rarely, so that it costs little each time.
+    fn make_room(&mut self, now: Instant) {
+        self.0.retain(|_, r| now.duration_since(r.last) < FORGET);
+        if self.0.len() >= ADDRESSES_MAX {
+            let mut times: Vec<Instant> = self.0.values().map(|r| r.last).collect();
+            let (_, &mut middle, _) = times.select_nth_unstable(ADDRESSES_MAX / 2);
+            self.0.retain(|_, r| r.last > middle);
+        }
+    }
+}
+
+fn delay(failures: u32) -> Duration {
+    (DELAY_STEP * failures.saturating_sub(FREE_FAILURES).min(100)).min(DELAY_MAX)
+}
+
+/// What counts as one address: who has an IPv6 address has 2⁶⁴ of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind the locks holds whatever a panic interrupted.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ord for Held {
+    /// The next to be due is the greatest.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        other.until.cmp(&self.until)
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.until == other.until
+    }
+}
+
+impl Eq for Held {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::password::{Hash, Scheme};
+    use std::sync::mpsc;
+
+    fn passwords(scheme: Scheme) -> Arc<PasswordFile> {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("hikyaku-hasher-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, format!("ann:{}\n", Hash::create(scheme, b"right").unwrap())).unwrap();
+        let file = PasswordFile::read(&path, &mut Vec::new()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        Arc::new(file)
+    }
+
+    fn ask(hasher: &Hasher, file: &Arc<PasswordFile>, password: &[u8], from: u32) -> mpsc::Receiver<Verdict> {
+        let (sender, verdict) = mpsc::channel();
+        hasher.ask(Question {
+            passwords: Arc::clone(file),
+            username: "ann".into(),
+            password: Some(password.to_vec().into()),
+            address: Some(IpAddr::V4(from.into())),
+            answer: Box::new(move |verdict| sender.send(verdict).unwrap()),
+        });
+        verdict
+    }
+
+    const BUSY: Verdict = Verdict::Failure(ReasonCode::ServerBusy);
+    const WRONG: Verdict = Verdict::Failure(ReasonCode::NotAuthorized);
+
+    #[test]
+    fn passwords_are_told_apart() {
+        let (hasher, file) = (Hasher::new(), passwords(Scheme::Sha512));
+        assert_eq!(
+            ask(&hasher, &file, b"right", 1).recv(),
+            Ok(Verdict::Success { username: None, data: None })
+        );
+        assert_eq!(ask(&hasher, &file, b"wrong", 1).recv(), Ok(WRONG));
+    }
+
+    #[test]
+    fn a_full_queue_says_so_and_recovers() {
+        let (hasher, file) = (Hasher::new(), passwords(Scheme::Argon2id));
+        let asked: Vec<_> =
+            (0..WAITING_MAX as u32 + 20).map(|from| ask(&hasher, &file, b"right", from)).collect();
+        assert_eq!(asked.last().unwrap().recv(), Ok(BUSY), "at once");
+        let large = vec![0; WAITING_BYTES_MAX + 1];
+        assert_eq!(ask(&hasher, &file, &large, 0).recv(), Ok(BUSY));
+        assert!(asked[0].recv().is_ok_and(|v| v != BUSY));
+        drop(hasher); // Does not wait for the others.
+    }
+
+    #[test]
+    fn who_fails_often_waits_and_nobody_else() {
+        let (hasher, file) = (Hasher::new(), passwords(Scheme::Sha512));
+        let begin = Instant::now();
+        for _ in 0..=FREE_FAILURES + 1 {
+            assert_eq!(ask(&hasher, &file, b"wrong", 1).recv(), Ok(WRONG));
+        }
+        assert!(begin.elapsed() >= DELAY_STEP * 3);
+        let asked: Vec<_> = (0..=PENDING_MAX).map(|_| ask(&hasher, &file, b"wrong", 1)).collect();
+        assert_eq!(asked[PENDING_MAX as usize].recv(), Ok(BUSY));
+        let begin = Instant::now();
+        assert_ne!(ask(&hasher, &file, b"right", 2).recv(), Ok(WRONG));
+        assert!(begin.elapsed() < DELAY_STEP, "another address does not wait");
+        assert_eq!(asked[PENDING_MAX as usize - 1].recv(), Ok(WRONG));
+        assert!(ask(&hasher, &file, b"right", 1).recv().is_ok_and(|v| v != WRONG && v != BUSY));
+        let begin = Instant::now();
+        assert_eq!(ask(&hasher, &file, b"wrong", 1).recv(), Ok(WRONG));
+        assert!(begin.elapsed() < DELAY_STEP, "forgiven");
+    }
+
+    #[test]
+    fn addresses_are_bounded_and_forgotten() {
+        let mut addresses = Addresses::default();
+        let start = Instant::now();
+        let at = |n: u32| Some(IpAddr::V4(n.into()));
+        for n in 0..3 * ADDRESSES_MAX as u32 {
+            assert_eq!(
+                addresses.judge(start + Duration::from_millis(n.into()), at(n), false),
+                Duration::ZERO
+            );
+            assert!(addresses.0.len() <= ADDRESSES_MAX);
+        }
+        let last = 3 * ADDRESSES_MAX as u32 - 1;
+        let now = start + Duration::from_secs(60);
+        let delays: Vec<_> = (0..30).map(|_| addresses.judge(now, at(last), false).as_millis()).collect();
+        assert_eq!((delays[3], delays[4], delays[13], delays[29]), (0, 100, 1000, 1000));
+        assert_eq!(addresses.judge(now + FORGET, at(last), false), Duration::ZERO);
+        let v6 = |host: u128| Some(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8 << 96 | host)));
+        let delays: Vec<_> = (0..6).map(|host| addresses.judge(now, v6(host), false).as_millis()).collect();
+        assert_eq!(delays[5], 100);
+    }
+}

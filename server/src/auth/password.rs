@@ -1,0 +1,427 @@
+//! Password files in mosquitto's format: `user:hash` lines.
+//!
+//! | hash | made by |
+//! |---|---|
+//! | `$7$ITERATIONS$SALT$HASH` | PBKDF2 with HMAC-SHA-512, base64: mosquitto 2.0's default |
+//! | `$6$SALT$HASH` | SHA-512 of password and salt, base64: mosquitto 1.6 and before |
+//! | `$argon2id$v=19$m=…,t=…,p=…$SALT$HASH` | Argon2id in the PHC format: mosquitto 2.1's default |
+
+use crate::config::{Place, Problem, Severity};
+use argon2::{Algorithm, Argon2, Params, Version};
+use base64ct::{Base64, Base64Unpadded, Encoding};
+use ring::{digest, pbkdf2};
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The users of a file and their hashed passwords.
+#[derive(Debug)]
+pub struct PasswordFile {
+    users: HashMap<Box<str>, Hash>,
+    /// What an unknown user's password is compared with: of the strongest kind in the file.
+    dummy: Hash,
+}
+
+/// How to hash a new password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// PBKDF2 with HMAC-SHA-512.
+    Pbkdf2 {
+        /// How often the hash is iterated.
+        iterations: NonZeroU32,
+    },
+    /// One round of SHA-512: fast to try out, only for old brokers.
+    Sha512,
+    /// Argon2id with 46 MiB of memory and one pass.
+    Argon2id,
+}
+
+/// A hashed password. Displayed as it stands in a file.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hash {
+    kind: Kind,
+    salt: Box<[u8]>,
+    hash: Box<[u8]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Sha512,
+    Pbkdf2(NonZeroU32),
+    Argon2id { version: u32, memory_kib: u32, passes: u32, lanes: u32 },
+}
+
+/// mosquitto 2.1's default.
+pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+const SHA512_BYTES: usize = 64;
+/// What mosquitto 2.0 insists on.
+const SALT_BYTES: usize = 12;
+const ARGON2_SALT_BYTES: usize = 16;
+const ARGON2_HASH_BYTES: usize = 32;
+/// More is a mistake, or an attempt to stop the broker.
+const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
+const ITERATIONS_MAX: u32 = 100_000_000;
+
+impl PasswordFile {
+    /// Reads a file. What is remarkable in it is added to `problems`; `None` if there is an error among that:
+    /// the file cannot be read, or a line is not one.
+    pub fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
+        let text = super::read_text("password_file", path, problems)?;
+        warn_if_readable_by_all(path, problems);
+        PasswordFile::parse(&text, path, problems)
+    }
+
+    fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
+        let file: Arc<Path> = path.into();
+        let mut users = HashMap::new();
+        let mut ok = true;
+        for (line, content) in (1..).zip(text.lines()) {
+            let mut say = |severity, column: usize, message: String| {
+                let at = Place { file: Arc::clone(&file), line, column: column as u32 };
+                problems.push(Problem { at: Some(at), severity, message });
+            };
+            if content.trim().is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let Some((name, rest)) = content.split_once(':') else {
+                say(Severity::Warning, 1, "this line is ignored, it is not USER:HASH".into());
+                continue;
+            };
+            let column = name.chars().count() + 2;
+            let (name, hash) = (name.trim(), rest.split(':').next().unwrap_or_default().trim());
+            let (column, problem) = match Hash::parse(hash) {
+                _ if name.is_empty() => (1, "the user name is empty".into()),
+                _ if name.len() > 65_535 => (1, "the user name is longer than 65535 bytes".into()),
+                _ if users.contains_key(name) => {
+                    (1, format!("user '{}' is there twice", name.escape_debug()))
+                }
+                Err(cause) => (column, format!("the password of '{}' {cause}", name.escape_debug())),
+                Ok(hash) => {
+                    users.insert(name.into(), hash);
+                    continue;
+                }
+            };
+            say(Severity::Error, column, problem);
+            ok = false;
+        }
+        if ok && users.is_empty() {
+            let message = format!("{} has no users: nobody gets in by a password", path.display());
+            problems.push(Problem { at: None, severity: Severity::Warning, message });
+        }
+        let dummy =
+            users.values().max_by_key(|h| h.effort()).map_or_else(Hash::default_dummy, Hash::to_dummy);
+        ok.then_some(PasswordFile { users, dummy })
+    }
+
+    /// Whether this is the user's password. Takes as long for an unknown user as for one whose hash is of the
+    /// strongest kind in the file.
+    pub fn verify(&self, username: &str, password: Option<&[u8]>) -> bool {
+        let user = self.users.get(username);
+        let same = user.unwrap_or(&self.dummy).verify(password.unwrap_or_default());
+        same & user.is_some() & password.is_some()
+    }
+
+    /// How many users there are.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The users whose password is not the same, or not there, in `new`.
+    pub(super) fn changed_in<'a>(&'a self, new: &'a PasswordFile) -> impl Iterator<Item = &'a str> {
+        self.users.iter().filter(|&(name, hash)| new.users.get(name) != Some(hash)).map(|(name, _)| &**name)
+    }
+}
+
+impl Hash {
+    /// Hashes a new password with a random salt.
+    ///
+    /// # Errors
+    /// If the system has no random numbers.
+    pub fn create(scheme: Scheme, password: &[u8]) -> Result<Hash, getrandom::Error> {
+        let (kind, salt, length) = match scheme {
+            Scheme::Pbkdf2 { iterations } => (Kind::Pbkdf2(iterations), SALT_BYTES, SHA512_BYTES),
+            Scheme::Sha512 => (Kind::Sha512, SALT_BYTES, SHA512_BYTES),
+            Scheme::Argon2id => {
+                let kind = Kind::Argon2id { version: 0x13, memory_kib: 47_104, passes: 1, lanes: 1 };
+                (kind, ARGON2_SALT_BYTES, ARGON2_HASH_BYTES)
+            }
+        };
+        let mut salt = vec![0; salt];
+        getrandom::fill(&mut salt)?;
+        let mut hash = Hash { kind, salt: salt.into(), hash: vec![0; length].into() };
+        hash.hash = hash.compute(password);
+        Ok(hash)
+    }
+
+    /// Reads a hash as it stands in a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, to stand behind "the password".
+    pub fn parse(text: &str) -> Result<Hash, String> {
+        let mut parts = text.split('$');
+        if parts.next() != Some("") || text.is_empty() {
+            return Err("is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file".into());
+        }
+        let hash = match parts.next() {
+            Some("6") => Hash::parse_sha512(Kind::Sha512, &mut parts)?,
+            Some("7") => {
+                let iterations = parts.next().and_then(|n| n.parse::<NonZeroU32>().ok());
+                let iterations = iterations.filter(|n| n.get() <= ITERATIONS_MAX);
+                let kind = Kind::Pbkdf2(iterations.ok_or("has no valid number of iterations")?);
+                Hash::parse_sha512(kind, &mut parts)?
+            }
+            Some("argon2id") => Hash::parse_argon2id(&mut parts)?,
+            Some(kind) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => {
+                return Err(format!(
+                    "has a hash of unknown kind '${kind}$'; known are $6$, $7$ and $argon2id$"
+                ));
+            }
+            _ => return Err("has a hash of unknown kind; known are $6$, $7$ and $argon2id$".into()),
+        };
+        if parts.next().is_some() { Err("has more than one hash".into()) } else { Ok(hash) }
+    }
+
+    fn parse_sha512<'a>(kind: Kind, parts: &mut impl Iterator<Item = &'a str>) -> Result<Hash, String> {
+        let mut decode = |what| decode::<Base64>(parts.next(), what);
+        let (salt, hash) = (decode("salt")?, decode("hash")?);
+        if hash.len() != SHA512_BYTES {
+            return Err(format!("has a hash of {} bytes instead of {SHA512_BYTES}", hash.len()));
+        }
+        Ok(Hash { kind, salt, hash })
+    }
+
+    fn parse_argon2id<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Result<Hash, String> {
+        let mut part = parts.next().unwrap_or_default();
+        let mut version = 0x10;
+        if let Some(number) = part.strip_prefix("v=") {
+            version = number.parse().unwrap_or(0);
+            part = parts.next().unwrap_or_default();
+        }
+        let mut values = [0; 3];
+        let mut given = part.split(',');
+        for (value, name) in values.iter_mut().zip(["m=", "t=", "p="]) {
+            *value = given.next().and_then(|v| v.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+        }
+        let [memory_kib, passes, lanes] = values;
+        let kind = Kind::Argon2id { version, memory_kib, passes, lanes };
+        let mut decode = |what| decode::<Base64Unpadded>(parts.next(), what);
+        let hash = Hash { kind, salt: decode("salt")?, hash: decode("hash")? };
+        let fits = memory_kib <= ARGON2_MEMORY_KIB_MAX
+            && given.next().is_none()
+            && hash.argon2().is_some()
+            && (argon2::MIN_SALT_LEN..=argon2::MAX_SALT_LEN).contains(&hash.salt.len());
+        if fits { Ok(hash) } else { Err("has Argon2 parameters that cannot be used".into()) }
+    }
+
+    fn argon2(&self) -> Option<Argon2<'static>> {
+        let Kind::Argon2id { version, memory_kib, passes, lanes } = self.kind else { return None };
+        let params = Params::new(memory_kib, passes, lanes, Some(self.hash.len())).ok()?;
+        Some(Argon2::new(Algorithm::Argon2id, Version::try_from(version).ok()?, params))
+    }
+
+    /// Whether this is the password.
+    pub fn verify(&self, password: &[u8]) -> bool {
+        let computed = self.compute(password);
+        // All bytes are looked at, wherever the first difference is.
+        let difference =
+            computed.iter().zip(&self.hash).fold(0, |d, (a, b)| std::hint::black_box(d | (a ^ b)));
+        difference == 0 && computed.len() == self.hash.len()
+    }
+
+    fn compute(&self, password: &[u8]) -> Box<[u8]> {
+        let mut out = vec![0; self.hash.len()];
+        match self.kind {
+            Kind::Sha512 => {
+                let mut context = digest::Context::new(&digest::SHA512);
+                context.update(password);
+                context.update(&self.salt);
+                out = context.finish().as_ref().to_vec();
+            }
+            Kind::Pbkdf2(iterations) => {
+                pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &self.salt, password, &mut out);
+            }
+            Kind::Argon2id { .. } => {
+                let done = self.argon2().map(|a| a.hash_password_into(password, &self.salt, &mut out));
+                if !matches!(done, Some(Ok(()))) {
+                    out.clear(); // Equal to no hash.
+                }
+            }
+        }
+        out.into()
+    }
+
+    /// What it takes to compute it, to compare hashes by.
+    fn effort(&self) -> (u8, u64) {
+        match self.kind {
+            Kind::Sha512 => (0, 0),
+            Kind::Pbkdf2(iterations) => (1, iterations.get().into()),
+            Kind::Argon2id { memory_kib, passes, .. } => (2, u64::from(memory_kib) * u64::from(passes)),
+        }
+    }
+
+    fn to_dummy(&self) -> Hash {
+        Hash { hash: vec![0; self.hash.len()].into(), ..self.clone() }
+    }
+
+    fn default_dummy() -> Hash {
+        let (salt, hash) = ([0; SALT_BYTES].into(), [0; SHA512_BYTES].into());
+        Hash { kind: Kind::Pbkdf2(ITERATIONS), salt, hash }
+    }
+}
+
+fn decode<E: Encoding>(text: Option<&str>, what: &str) -> Result<Box<[u8]>, String> {
+    match text {
+        None | Some("") => Err(format!("has no {what}")),
+        Some(text) => match E::decode_vec(text) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(_) => Err(format!("has a {what} that is not valid base64")),
+        },
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            Kind::Sha512 => f.write_str("$6")?,
+            Kind::Pbkdf2(iterations) => write!(f, "$7${iterations}")?,
+            Kind::Argon2id { version, memory_kib, passes, lanes } => {
+                write!(f, "$argon2id$v={version}$m={memory_kib},t={passes},p={lanes}")?;
+                let encode = Base64Unpadded::encode_string;
+                return write!(f, "${}${}", encode(&self.salt), encode(&self.hash));
+            }
+        }
+        write!(f, "${}${}", Base64::encode_string(&self.salt), Base64::encode_string(&self.hash))
+    }
+}
+
+impl fmt::Debug for Hash {
+    /// Leaves salt and hash out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hash").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+fn warn_if_readable_by_all(path: &Path, problems: &mut Vec<Problem>) {
+    #[cfg(unix)]
+    if std::fs::metadata(path).is_ok_and(|m| std::os::unix::fs::MetadataExt::mode(&m) & 0o004 != 0) {
+        let message =
+            format!("{0} can be read by everyone on this machine; 'chmod o-r {0}' ends that", path.display());
+        problems.push(Problem { at: None, severity: Severity::Warning, message });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made by mosquitto_passwd 2.0.11, which knows no Argon2: that line is a vector of the reference
+    /// implementation.
+    const FILE: &str = "\
+new:$7$101$rmKEmtDhTH0zfPme$OdK72HpZ5ID3pfgjOppwpXB7o5Ts2Fz+Vyv1GoRO7/EmB9k8nU4q35V33Eiyl+b3zxLfx943jMPZd4qlkSI3eQ==
+old:$6$v5TCR/5Ly+KmFksm$fqmnMJFuD0vE0fuXZuj4cltj1/ltzCb7qS289xrMh4zEEZgSLSFWOP+/80V9ybFWERR9m15/14LeMGsm4CyTuw==
+argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4
+";
+
+    fn read(text: &str) -> (Option<PasswordFile>, Vec<String>) {
+        let mut problems = Vec::new();
+        let file = PasswordFile::parse(text, Path::new("users"), &mut problems);
+        (file, problems.iter().map(crate::auth::text).collect())
+    }
+
+    #[test]
+    fn known_hashes_are_verified() {
+        let (file, problems) = read(FILE);
+        let file = file.unwrap();
+        assert_eq!((file.len(), problems), (3, vec![]));
+        for (user, password) in [("new", "correct horse"), ("old", "päss:wörd"), ("argon", "password")] {
+            assert!(file.verify(user, Some(password.as_bytes())), "{user}");
+            assert!(!file.verify(user, Some(b"password ")) && !file.verify(user, Some(b"")), "{user}");
+            assert!(!file.verify(user, None));
+        }
+        assert!(!file.verify("nobody", Some(b"password")) && !file.verify("", None));
+    }
+
+    #[test]
+    fn what_is_created_is_read_back() {
+        for scheme in [Scheme::Pbkdf2 { iterations: NonZeroU32::MIN }, Scheme::Sha512, Scheme::Argon2id] {
+            let hash = Hash::create(scheme, b"a\0b").unwrap();
+            let again = Hash::parse(&hash.to_string()).unwrap();
+            assert_eq!(again, hash);
+            assert!(again.verify(b"a\0b") && !again.verify(b"a"));
+            assert_ne!(Hash::create(scheme, b"a\0b").unwrap(), hash, "salted");
+        }
+    }
+
+    #[test]
+    fn the_unknown_cost_what_the_strongest_costs() {
+        let (file, _) = read(FILE);
+        assert_eq!(
+            file.unwrap().dummy.kind,
+            Hash::parse(FILE.rsplit_once(':').unwrap().1.trim()).unwrap().kind
+        );
+        assert!(matches!(read("").0.unwrap().dummy.kind, Kind::Pbkdf2(_)));
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let salted = "AAAAAAAAAAAAAAAA";
+        for (text, problem) in [
+            (
+                "a:secret",
+                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+            ),
+            (
+                "#\n\n é:$5$a$b",
+                "users:3:4: the password of 'é' has a hash of unknown kind '$5$'; known are $6$, $7$ and $argon2id$",
+            ),
+            (":$6$a$b", "users:1:1: the user name is empty"),
+            (
+                "a:",
+                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+            ),
+            ("a:$6$!$b", "users:1:3: the password of 'a' has a salt that is not valid base64"),
+            (&format!("a:$6${salted}"), "users:1:3: the password of 'a' has no hash"),
+            (
+                &format!("a:$6${salted}$AAAA"),
+                "users:1:3: the password of 'a' has a hash of 3 bytes instead of 64",
+            ),
+            (
+                &format!("a:$7$0${salted}$AAAA"),
+                "users:1:3: the password of 'a' has no valid number of iterations",
+            ),
+            (
+                "a:$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAA$AAAAAA",
+                "users:1:3: the password of 'a' has Argon2 parameters that cannot be used",
+            ),
+        ] {
+            let (file, problems) = read(text);
+            assert!(file.is_none());
+            assert_eq!(problems, [problem]);
+        }
+        let hash = Hash::create(Scheme::Sha512, b"x").unwrap();
+        let (file, problems) = read(&format!("a:{hash}\n a : {hash} \n"));
+        assert!(file.is_none());
+        assert_eq!(problems, ["users:2:1: user 'a' is there twice"]);
+        let (file, problems) = read(&format!("nonsense\r\na:{hash}\r\n"));
+        assert!(file.is_some_and(|f| f.verify("a", Some(b"x"))));
+        assert_eq!(problems, ["users:1:1: this line is ignored, it is not USER:HASH"]);
+    }
+
+    #[test]
+    fn changed_and_removed_users_are_found() {
+        let hash = || Hash::create(Scheme::Sha512, b"x").unwrap();
+        let (a, b) = (hash(), hash());
+        let old = read(&format!("a:{a}\nb:{b}\nc:{b}")).0.unwrap();
+        let new = read(&format!("a:{a}\nb:{a}\nd:{a}")).0.unwrap();
+        let mut changed: Vec<_> = old.changed_in(&new).collect();
+        changed.sort_unstable();
+        assert_eq!(changed, ["b", "c"]);
+    }
+}

@@ -1,0 +1,415 @@
+//! Manages password files, with mosquitto_passwd's options.
+
+use hikyaku::auth::{Hash, ITERATIONS, Scheme};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use zeroize::Zeroizing;
+
+const HELP: &str = "\
+hikyaku-passwd manages password files for hikyaku and mosquitto.
+
+Usage: hikyaku-passwd [-H HASH] [-I N] [-c | -D] FILE USER
+       hikyaku-passwd [-H HASH] [-I N] [-c] -b FILE USER PASSWORD
+       hikyaku-passwd [-H HASH] [-I N] -U FILE
+
+Sets the password of USER, asking for it twice, and adds USER if not there yet.
+
+ -b  take the password from the command line, where other users of the machine
+     can see it
+ -c  create FILE; what was in it is lost. FILE may be - for the standard output
+ -D  delete USER
+ -H  sha512-pbkdf2 (default), argon2id (mosquitto from 2.1), or sha512 (weak,
+     for mosquitto before 2.0)
+ -I  how often sha512-pbkdf2 is iterated; default: 1000
+ -U  hash the passwords that stand in FILE as plain text
+ -h  show this
+";
+
+const FAILURE: u8 = 1;
+const MISMATCH: u8 = 2;
+const TEXT_MAX: usize = 65_535;
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    Help,
+    Set { create: bool, file: PathBuf, user: Vec<u8>, password: Option<Zeroizing<Vec<u8>>>, scheme: Scheme },
+    Delete { file: PathBuf, user: Vec<u8> },
+    Update { file: PathBuf, scheme: Scheme },
+}
+
+/// What to print, and the exit code.
+type Failed = (String, u8);
+
+/// User and password of a line.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+fn main() -> ExitCode {
+    let done = match parse(std::env::args_os().skip(1)) {
+        Ok(Task::Help) => Ok(HELP.to_string()),
+        Ok(task) => run(task),
+        Err(message) => Err((message, FAILURE)),
+    };
+    // Nobody is left to be told that nobody reads this.
+    match done {
+        Ok(text) => {
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err((text, code)) => {
+            let _ = io::stderr().write_all(text.as_bytes());
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Reads the arguments. An error is the text to print.
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
+    let mut args = args.into_iter().peekable();
+    let (mut batch, mut create, mut delete, mut update) = (false, false, false, false);
+    let (mut hash, mut iterations) = (OsString::from("sha512-pbkdf2"), ITERATIONS);
+    while let Some(option) = args.next_if(|a| a.len() > 1 && a.as_bytes().starts_with(b"-")) {
+        let mut value = |what| {
+            args.next()
+                .ok_or_else(|| format!("Error: {what} argument given but not enough other arguments.\n"))
+        };
+        match option.as_bytes() {
+            b"-b" => batch = true,
+            b"-c" => create = true,
+            b"-D" => delete = true,
+            b"-U" => update = true,
+            b"-H" => hash = value("-H")?,
+            b"-I" => {
+                let value = value("-I")?;
+                let number = value.to_str().and_then(|v| v.parse().ok());
+                iterations = number.ok_or("Error: Number of iterations must be > 0.\n")?;
+            }
+            b"-h" | b"--help" => return Ok(Task::Help),
+            b"--" => break,
+            _ => return Err(format!("Error: Unknown option '{}'.\n\n{HELP}", option.display())),
+        }
+    }
+    let scheme = match hash.as_bytes() {
+        b"sha512-pbkdf2" => Scheme::Pbkdf2 { iterations },
+        b"argon2id" => Scheme::Argon2id,
+        b"sha512" => Scheme::Sha512,
+        _ => return Err(format!("Error: Unknown hash type '{}'\n", hash.display())),
+    };
+    for (a, b, names) in [
+        (create, delete, "-c and -D"),
+        (create, update, "-c and -U"),
+        (delete, update, "-D and -U"),
+        (batch, delete, "-b and -D"),
+    ] {
+        if a && b {
+            return Err(format!("Error: {names} cannot be used together.\n"));
+        }
+    }
+    let rest: Vec<OsString> = args.collect();
+    let task = match &rest[..] {
+        [] => return Err(HELP.to_string()),
+        [file] if update => Task::Update { file: file.into(), scheme },
+        _ if update => return Err("Error: -U takes the password file, and nothing else.\n".into()),
+        [file, user] if delete => Task::Delete { file: file.into(), user: name(user)? },
+        [file, user] if !batch => {
+            Task::Set { create, file: file.into(), user: name(user)?, password: None, scheme }
+        }
+        [file, user, password] if batch => {
+            let password = Zeroizing::new(password.as_bytes().to_vec());
+            if password.len() > TEXT_MAX {
+                return Err("Error: Password must be less than 65536 characters long.\n".into());
+            }
+            Task::Set { create, file: file.into(), user: name(user)?, password: Some(password), scheme }
+        }
+        _ => {
+            let wanted = if batch { "FILE, USER and PASSWORD" } else { "FILE and USER" };
+            return Err(format!("Error: {wanted} are needed.\n\n{HELP}"));
+        }
+    };
+    Ok(task)
+}
+
+fn name(user: &OsStr) -> Result<Vec<u8>, String> {
+    let Some(text) = user.to_str() else { return Err("Error: Username must be UTF-8.\n".into()) };
+    let problem = match text {
+        _ if text.len() > TEXT_MAX => "must be less than 65536 characters long",
+        _ if text.contains(char::is_control) => "must not contain control characters",
+        _ if text.contains(':') => "must not contain the ':' character",
+        _ if text.trim().is_empty() => "must not be empty",
+        _ if text.trim() != text => "must not begin or end with a blank",
+        _ if text.starts_with('#') => "must not begin with '#': its line would be a comment",
+        _ => return Ok(text.into()),
+    };
+    Err(format!("Error: Username {problem}.\n"))
+}
+
+fn run(task: Task) -> Result<String, Failed> {
+    match task {
+        Task::Help => Ok(HELP.to_string()),
+        Task::Set { create, file, user, password, scheme } => {
+            let old = if create { Vec::new() } else { read(&file)? };
+            let password = match password {
+                Some(password) => password,
+                None => ask_twice()?,
+            };
+            let (new, found) = with_user(&old, &user, &hashed(&user, scheme, &password)?)?;
+            if create && file == Path::new("-") {
+                return String::from_utf8(new).map_err(|e| (e.to_string(), FAILURE));
+            }
+            replace(&file, &new)?;
+            let what = if found { "Updating" } else { "Adding" };
+            Ok(format!("{what} password for user {}\n", String::from_utf8_lossy(&user)))
+        }
+        Task::Delete { file, user } => {
+            let old = read(&file)?;
+            let (new, found) = with_user(&old, &user, b"")?;
+            if !found {
+                let user = String::from_utf8_lossy(&user);
+                return Err((format!("Warning: User {user} not found in password file.\n"), FAILURE));
+            }
+            replace(&file, &new).map(|()| String::new())
+        }
+        Task::Update { file, scheme } => {
+            let old = read(&file)?;
+            replace(&file, &all_hashed(&old, scheme)?).map(|()| String::new())
+        }
+    }
+}
+
+/// A line of the file, with its end.
+fn hashed(user: &[u8], scheme: Scheme, password: &[u8]) -> Result<Vec<u8>, Failed> {
+    let hash = Hash::create(scheme, password).map_err(|e| failed("Unable to hash password", e))?;
+    Ok([user, b":", hash.to_string().as_bytes(), b"\n"].concat())
+}
+
+/// The file with this line for a user, who may have been there.
+fn with_user(old: &[u8], user: &[u8], line: &[u8]) -> Result<(Vec<u8>, bool), Failed> {
+    let mut new = Vec::new();
+    let mut found = false;
+    for (number, old) in (1..).zip(old.split_inclusive(|&b| b == b'\n')) {
+        if split(number, old)?.is_some_and(|(name, _)| name == user) {
+            if !found {
+                new.extend_from_slice(line);
+            }
+            found = true;
+            continue;
+        }
+        new.extend_from_slice(old);
+        if !old.ends_with(b"\n") {
+            new.push(b'\n');
+        }
+    }
+    if !found {
+        new.extend_from_slice(line);
+    }
+    Ok((new, found))
+}
+
+/// The file with all passwords hashed; those that are stay as they are.
+fn all_hashed(old: &[u8], scheme: Scheme) -> Result<Vec<u8>, Failed> {
+    let mut new = Vec::new();
+    for (number, line) in (1..).zip(old.split_inclusive(|&b| b == b'\n')) {
+        let Some((user, password)) = split(number, line)? else {
+            new.extend_from_slice(line);
+            continue;
+        };
+        let known = [&b"$6$"[..], b"$7$", b"$argon2id$"].iter().any(|kind| password.starts_with(kind));
+        if !known {
+            new.extend(hashed(user, scheme, password)?);
+        } else if std::str::from_utf8(password).is_ok_and(|p| Hash::parse(p).is_ok()) {
+            new.extend_from_slice(line);
+        } else {
+            return Err(corrupt(number));
+        }
+    }
+    Ok(new)
+}
+
+/// User and password of a line; `None` for one that is empty or a comment.
+fn split(number: usize, line: &[u8]) -> Result<Option<Entry<'_>>, Failed> {
+    if line.starts_with(b"#") || line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let colon = line.iter().position(|&b| b == b':').ok_or_else(|| corrupt(number))?;
+    let (user, password) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+    if user.is_empty() || password.is_empty() { Err(corrupt(number)) } else { Ok(Some((user, password))) }
+}
+
+fn corrupt(line: usize) -> Failed {
+    (format!("Error: Corrupt password file at line {line}.\n"), FAILURE)
+}
+
+fn failed(what: impl std::fmt::Display, cause: impl std::fmt::Display) -> Failed {
+    (format!("Error: {what}. {cause}.\n"), FAILURE)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failed> {
+    std::fs::read(file)
+        .map_err(|e| failed(format_args!("Unable to open password file {}", file.display()), e))
+}
+
+/// Puts a new file in the place of the old one, all at once, with the same owner and permissions.
+fn replace(file: &Path, content: &[u8]) -> Result<(), Failed> {
+    let failed = |e: io::Error| failed(format_args!("Unable to write password file {}", file.display()), e);
+    // A link stays a link.
+    let file = match file.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => file.to_path_buf(),
+        other => other.map_err(failed)?,
+    };
+    let mut temporary = file.clone().into_os_string();
+    temporary.push(format!(".new.{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let done = written.and_then(|new| {
+        let done = fill(new, &file, content).and_then(|()| std::fs::rename(&temporary, &file));
+        if done.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        done
+    });
+    done.map_err(failed)
+}
+
+fn fill(mut new: File, old: &Path, content: &[u8]) -> io::Result<()> {
+    match std::fs::metadata(old) {
+        Ok(old) => {
+            let own = new.metadata()?;
+            if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+                // The broker may be who owns it: it has to be able to read it afterwards.
+                fchown(&new, Some(old.uid()), Some(old.gid()))?;
+            }
+            new.set_permissions(old.permissions())?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    new.write_all(content)?;
+    new.sync_all()
+}
+
+fn ask_twice() -> Result<Zeroizing<Vec<u8>>, Failed> {
+    let first = ask("Password: ")?;
+    if ask("Reenter password: ")? != first {
+        return Err(("Error: Passwords do not match.\n".into(), MISMATCH));
+    }
+    Ok(first)
+}
+
+/// Asks for a line, which is not shown.
+fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failed> {
+    let _ = io::stdout().write_all(prompt.as_bytes()).and_then(|()| io::stdout().flush());
+    let _silence = Silence::begin();
+    let mut line = Zeroizing::new(Vec::with_capacity(256));
+    let read = io::stdin().lock().read_until(b'\n', &mut line);
+    read.map_err(|e| failed("Unable to read the password", e))?;
+    let _ = io::stdout().write_all(b"\n");
+    while line.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
+        line.pop();
+    }
+    match line.len() {
+        0 => Err(("Error: Empty password.\n".into(), FAILURE)),
+        1..=TEXT_MAX => Ok(line),
+        _ => Err(("Error: Password must be less than 65536 characters long.\n".into(), FAILURE)),
+    }
+}
+
+/// While it lives the terminal does not show what is typed.
+struct Silence(Option<rustix::termios::Termios>);
+
+impl Silence {
+    fn begin() -> Self {
+        let stdin = io::stdin();
+        let before = if stdin.is_terminal() { tcgetattr(&stdin).ok() } else { None };
+        if let Some(before) = &before {
+            // Who ends the program here wants an echo afterwards.
+            let restored = before.clone();
+            if let Ok(mut signals) = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT]) {
+                std::thread::spawn(move || {
+                    if signals.forever().next().is_some() {
+                        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &restored);
+                        std::process::exit(130);
+                    }
+                });
+            }
+            let mut silent = before.clone();
+            silent.local_modes.remove(LocalModes::ECHO);
+            let _ = tcsetattr(&stdin, OptionalActions::Now, &silent);
+        }
+        Silence(before)
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &str) -> Result<Task, String> {
+        parse(args.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn options_are_mosquitto_passwds() {
+        let scheme = Scheme::Pbkdf2 { iterations: ITERATIONS };
+        let (file, user) = (PathBuf::from("f"), b"u".to_vec());
+        let set = |create, password: Option<&str>, scheme| {
+            let password = password.map(|p| Zeroizing::new(p.into()));
+            Ok(Task::Set { create, file: file.clone(), user: user.clone(), password, scheme })
+        };
+        assert_eq!(parsed("f u"), set(false, None, scheme));
+        assert_eq!(parsed("-c -b -H argon2id f u p"), set(true, Some("p"), Scheme::Argon2id));
+        let iterations = 5.try_into().unwrap();
+        assert_eq!(parsed("-I 5 -b f u -p"), set(false, Some("-p"), Scheme::Pbkdf2 { iterations }));
+        assert_eq!(parsed("-D f u"), Ok(Task::Delete { file: file.clone(), user }));
+        assert_eq!(parsed("-U f"), Ok(Task::Update { file, scheme }));
+        for (args, error) in [
+            ("-c -D f u", "Error: -c and -D cannot be used together."),
+            ("-b -D f u", "Error: -b and -D cannot be used together."),
+            ("-I 0 f u", "Error: Number of iterations must be > 0."),
+            ("-H md5 f u", "Error: Unknown hash type 'md5'"),
+            ("-H", "Error: -H argument given but not enough other arguments."),
+            ("-b f u", "Error: FILE, USER and PASSWORD are needed."),
+            ("f a:b", "Error: Username must not contain the ':' character."),
+            ("-x", "Error: Unknown option '-x'."),
+        ] {
+            assert_eq!(parsed(args).unwrap_err().lines().next(), Some(error));
+        }
+    }
+
+    #[test]
+    fn users_are_set_and_deleted_among_others() {
+        let file = b"# staff\nann:$6$a\n\nbob:$6$b";
+        let (new, found) = with_user(file, b"ann", b"ann:new\n").unwrap();
+        assert_eq!((&new[..], found), (&b"# staff\nann:new\n\nbob:$6$b\n"[..], true));
+        let (new, found) = with_user(file, b"cid", b"cid:new\n").unwrap();
+        assert_eq!((&new[..], found), (&b"# staff\nann:$6$a\n\nbob:$6$b\ncid:new\n"[..], false));
+        let (new, found) = with_user(file, b"bob", b"").unwrap();
+        assert_eq!((&new[..], found), (&b"# staff\nann:$6$a\n\n"[..], true));
+        assert_eq!(with_user(b"a:b\nc\n", b"a", b""), Err(corrupt(2)));
+    }
+
+    #[test]
+    fn plain_passwords_are_hashed_and_hashed_ones_kept() {
+        let kept = hashed(b"bob", Scheme::Sha512, b"x").unwrap();
+        let new = all_hashed(&[b"ann: a:b \n# c\n", &kept[..]].concat(), Scheme::Sha512).unwrap();
+        let new = String::from_utf8(new).unwrap();
+        let lines: Vec<&str> = new.lines().collect();
+        let hash = Hash::parse(lines[0].strip_prefix("ann:").unwrap()).unwrap();
+        assert!(hash.verify(b"a:b"));
+        assert_eq!((lines[1], lines[2]), ("# c", String::from_utf8_lossy(&kept).trim_end()));
+        assert_eq!(all_hashed(b"ann:$7$broken", Scheme::Sha512), Err(corrupt(1)));
+    }
+}
