@@ -1,10 +1,13 @@
 //! An MQTT broker: the protocol core of [`hikyaku_proto`] driven by one mio event loop per core.
 //!
 //! ```
-//! use hikyaku::{Endpoint, Options, Server};
+//! use hikyaku::config::{Endpoint, ListenerSettings};
+//! use hikyaku::{Options, Server};
 //!
-//! let endpoint = Endpoint { address: ([127, 0, 0, 1], 0).into(), listener: 0, optional: false };
-//! let server = Server::start(Options { endpoints: vec![endpoint], workers: 2, config: Default::default() })?;
+//! let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+//! let listeners = vec![ListenerSettings { endpoint, ..Default::default() }];
+//! let options = Options { listeners, workers: 2, config: Default::default(), tls_keylog: None };
+//! let server = Server::start(options)?;
 //! println!("mqtt://{}", server.local_addrs()[0]);
 //! server.shutdown()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -25,5 +28,4 @@ mod transport;
 mod wake;
 mod worker;
 
-pub use listener::Endpoint;
 pub use server::{Options, Remote, Server, StartError};

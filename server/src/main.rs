@@ -3,7 +3,8 @@
 mod cli;
 
 use cli::{Command, Run};
-use hikyaku::{Endpoint, Options, Server};
+use hikyaku::config::{Endpoint, ListenerSettings};
+use hikyaku::{Options, Server};
 use hikyaku_proto::broker::{Config, SHARDS_MAX};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -63,9 +64,9 @@ fn serve(run: &Run) -> ExitCode {
 fn options(run: &Run) -> Options {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let workers = run.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
-    let endpoint = |address| Endpoint { address, listener: 0, optional: address.is_ipv6() };
-    let endpoints = run.addresses().into_iter().map(endpoint).collect();
-    Options { endpoints, workers, config: Config::default() }
+    let endpoint = Endpoint::Tcp { addresses: run.addresses() };
+    let listeners = vec![ListenerSettings { endpoint, local_only_default: true, ..Default::default() }];
+    Options { listeners, workers, config: Config::default(), tls_keylog: None }
 }
 
 /// Ends the server at the first signal, the process at the second.

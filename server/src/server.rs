@@ -1,26 +1,33 @@
 //! A whole broker in this process: bound sockets, worker threads, and the way to end them.
 
 use crate::clock::Clock;
-use crate::listener::{Bound, Endpoint, bind};
+use crate::config::{ListenerSettings, Problem};
+use crate::listener::{Bound, bind};
+use crate::transport::Gate;
 use crate::wake::{Letterbox, mailbox};
 use crate::worker::{Letter, MAILBOX, Seat, Worker};
 use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// What a [`Server`] is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen: at least one.
-    pub endpoints: Vec<Endpoint>,
+    /// Where to listen, and for what: at least one. The index of a listener is also its index in
+    /// [`Config::listeners`].
+    pub listeners: Vec<ListenerSettings>,
     /// How many threads, each with a shard of the sessions: brought into 1 to
     /// [`SHARDS_MAX`]. As many as there are cores is right for most.
     pub workers: u16,
     /// How to treat clients.
     pub config: Config,
+    /// A file to which the secrets of TLS connections are appended, for debugging: whoever has them
+    /// reads along.
+    pub tls_keylog: Option<PathBuf>,
 }
 
 /// A running broker. Dropping it ends it, like [`Server::shutdown`].
@@ -35,6 +42,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     letterboxes: Arc<[Letterbox<Letter>]>,
+    gates: Arc<[Arc<Gate>]>,
 }
 
 /// Why a [`Server`] does not start.
@@ -42,13 +50,15 @@ pub struct Remote {
 pub enum StartError {
     /// This address cannot be listened on: it is in use, not ours, or not permitted.
     Listen {
-        /// The address.
-        address: SocketAddr,
+        /// The address, or the path of the unix socket.
+        address: String,
         /// The system's word.
         cause: io::Error,
     },
     /// There is no address to listen on.
     NoEndpoint,
+    /// What was configured cannot be used: a certificate, for instance.
+    Settings(Problem),
     /// The system refuses threads, descriptors or random numbers.
     System(io::Error),
 }
@@ -57,21 +67,27 @@ impl Server {
     /// Binds all endpoints and starts the workers. Clients are accepted when this returns.
     ///
     /// # Errors
-    /// If an address cannot be bound, or the system is short of something; nothing is left behind then.
+    /// If a certificate cannot be used, an address cannot be bound, or the system is short of something; nothing is left behind then.
     pub fn start(options: Options) -> Result<Server, StartError> {
+        let mut gates = Vec::new();
+        for settings in &options.listeners {
+            let gate = Gate::new(settings, options.tls_keylog.as_deref());
+            gates.push(Arc::new(gate.map_err(StartError::Settings)?));
+        }
         let mut bound = Vec::new();
-        for endpoint in &options.endpoints {
-            let address = endpoint.address;
-            bound.extend(bind(endpoint).map_err(|cause| StartError::Listen { address, cause })?);
+        for (settings, listener) in options.listeners.iter().zip(0..) {
+            let listen = |(address, cause)| StartError::Listen { address, cause };
+            bound.extend(bind(settings, listener).map_err(listen)?);
         }
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        Self::run(bound, options.workers.clamp(1, SHARDS_MAX), options.config).map_err(StartError::System)
+        let workers = options.workers.clamp(1, SHARDS_MAX);
+        Self::run(bound, gates.into(), workers, options.config).map_err(StartError::System)
     }
 
-    fn run(bound: Vec<Bound>, workers: u16, config: Config) -> io::Result<Server> {
-        let local_addrs = bound.iter().map(|b| b.address).collect();
+    fn run(bound: Vec<Bound>, gates: Arc<[Arc<Gate>]>, workers: u16, config: Config) -> io::Result<Server> {
+        let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let clock = Clock::start();
         let config = Arc::new(config);
         let placement = Arc::new(Placement::new(random()?, workers));
@@ -84,8 +100,8 @@ impl Server {
             seats.push(Seat { id, seed: random()?, poll, mailbox });
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
-        let mut server =
-            Server { local_addrs, remote: Remote { letterboxes: letterboxes.clone() }, threads: vec![] };
+        let remote = Remote { letterboxes: letterboxes.clone(), gates: gates.clone() };
+        let mut server = Server { local_addrs, remote, threads: vec![] };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
@@ -93,7 +109,8 @@ impl Server {
             let bound = bound.take().unwrap_or_default();
             let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
             let letterboxes = Arc::clone(&letterboxes);
-            let worker = Worker::new(seat, bound, config, placement, letterboxes, clock)?;
+            let gates = Arc::clone(&gates);
+            let worker = Worker::new(seat, bound, gates, config, placement, letterboxes, clock)?;
             server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
         }
         Ok(server)
@@ -152,6 +169,22 @@ impl Remote {
             letterbox.ring();
         }
     }
+
+    /// Reads all certificates again, for TLS handshakes from now on. Those connected stay. Where a file
+    /// is bad, the listener keeps what it has; returned is what was wrong.
+    pub fn reload_certificates(&self) -> Vec<Problem> {
+        self.gates.iter().filter_map(|gate| gate.reload().err()).collect()
+    }
+
+    /// As [`Remote::reload_certificates`], for those listeners whose files have changed since they were
+    /// read. `None` if there are none.
+    pub fn reload_changed_certificates(&self) -> Option<Vec<Problem>> {
+        let changed: Vec<_> = self.gates.iter().filter(|gate| gate.has_changed()).collect();
+        if changed.is_empty() {
+            return None;
+        }
+        Some(changed.into_iter().filter_map(|gate| gate.reload().err()).collect())
+    }
 }
 
 impl fmt::Debug for Remote {
@@ -164,6 +197,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
+            StartError::Settings(problem) => problem.fmt(f),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),
             StartError::System(cause) => write!(f, "Cannot start: {cause}."),
         }
@@ -174,7 +208,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
-            StartError::NoEndpoint => None,
+            StartError::NoEndpoint | StartError::Settings(_) => None,
         }
     }
 }
