@@ -277,7 +277,13 @@ impl Worker {
             }
             Ok(Received::End) => self.on_transport_closed(now, conn),
             Err(e) => {
-                log::debug!("A connection broke: {e}.");
+                match connection.guest.as_ref().and_then(|guest| guest.peer) {
+                    // What an operator who sets TLS up has to see.
+                    Some(peer) if e.kind() == io::ErrorKind::InvalidData => {
+                        log::info!("{peer} is closed before its CONNECT: {e}.");
+                    }
+                    _ => log::debug!("A connection broke: {e}."),
+                }
                 self.on_transport_closed(now, conn);
             }
         }
@@ -537,7 +543,7 @@ impl Worker {
             match connection.transport.identity() {
                 Ok(identity) => guest.identity = identity,
                 Err(why) => {
-                    log::info!("{:?} is closed: {why}.", guest.peer);
+                    log::info!("A client ({:?}) is closed: {why}.", guest.peer);
                     self.remove(conn);
                     return;
                 }

@@ -280,6 +280,11 @@ fn plaintext_is_refused_unless_it_is_allowed() {
     let both = try_start(2, files.settings(), true).unwrap();
     Peer::connect(both.local_addrs()[0], "plain").ping();
     connected(both.local_addrs()[0], &Arc::new(files.client(None)), "tls");
+    // But not where a certificate is to be shown.
+    let neither = try_start(2, files.settings_with_clients(), true).unwrap();
+    let mut peer = Peer::open(neither.local_addrs()[0]);
+    peer.send(&connect("plain"));
+    peer.expect_end(&[]);
 }
 
 #[test]

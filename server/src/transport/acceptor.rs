@@ -62,6 +62,11 @@ impl Acceptor {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != look(&self.settings)
     }
 
+    /// Whether clients have to show a certificate: who is to be named by one has to.
+    pub(super) fn wants_certificates(settings: &TlsSettings) -> bool {
+        settings.require_certificate || naming(settings).is_some()
+    }
+
     /// What names clients, if the user name is taken from certificates.
     pub(super) fn naming(&self) -> Option<Naming> {
         naming(&self.settings)
@@ -108,8 +113,7 @@ impl Files<'_> {
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(versions)
             .map_err(|e| self.problem(format!("TLS cannot be set up: {e}")))?;
-        // Who is to be named by a certificate has to show one.
-        let builder = if settings.require_certificate || naming(settings).is_some() {
+        let builder = if Acceptor::wants_certificates(settings) {
             builder.with_client_cert_verifier(self.client_verifier()?)
         } else {
             builder.with_no_client_auth()

@@ -9,7 +9,8 @@ use std::path::Path;
 pub(crate) struct Gate {
     pub(super) protocol: Option<Protocol>,
     pub(super) acceptor: Option<Acceptor>,
-    allow_plaintext: bool,
+    /// Nothing is taken outside TLS.
+    needs_tls: bool,
     /// The origins an upgrade may name; empty allows all.
     pub(super) origins: Vec<String>,
     /// Upgrades of pages that are not this machine's are refused.
@@ -39,10 +40,15 @@ impl Gate {
     /// Reads the certificate, if there is one to be.
     pub(crate) fn new(settings: &ListenerSettings, keylog: Option<&Path>) -> Result<Self, Problem> {
         let acceptor = settings.tls.as_ref().map(|tls| Acceptor::load(tls, keylog)).transpose()?;
+        let needs_tls = match &settings.tls {
+            None => false,
+            // Who has to show a certificate cannot do so without TLS.
+            Some(tls) => !settings.allow_plaintext || Acceptor::wants_certificates(tls),
+        };
         Ok(Gate {
             protocol: settings.protocol,
             acceptor,
-            allow_plaintext: settings.allow_plaintext,
+            needs_tls,
             origins: settings.websockets_origins.clone(),
             local_only: settings.local_only_default,
             head_bytes_max: settings.websockets_headers_size.max(256),
@@ -61,12 +67,11 @@ impl Gate {
 
     /// What a connection speaks that begins with `first`.
     pub(crate) fn detect(&self, first: u8) -> Detected {
-        let needs_tls = self.acceptor.is_some() && !self.allow_plaintext;
         match (first, self.acceptor.is_some()) {
             (TLS_HANDSHAKE, true) => Detected::Tls,
             (TLS_HANDSHAKE, false) => Detected::Refused("TLS on a listener without certificate"),
-            (b'A'..=b'Z', _) if needs_tls => Detected::HttpWithoutTls,
-            _ if needs_tls => Detected::Refused("no TLS on a listener with a certificate"),
+            (b'A'..=b'Z', _) if self.needs_tls => Detected::HttpWithoutTls,
+            _ if self.needs_tls => Detected::Refused("no TLS on a listener with a certificate"),
             _ => self.detect_inside(first),
         }
     }

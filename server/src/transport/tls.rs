@@ -41,10 +41,7 @@ impl Tls {
             let mut input = &buffer[at..end];
             let taken = self.connection.read_tls(&mut input)?;
             at += taken;
-            let state = self
-                .connection
-                .process_new_packets()
-                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+            let state = self.connection.process_new_packets().map_err(explain)?;
             let mut left = state.plaintext_bytes_to_read();
             while left > 0 {
                 let got = self.connection.reader().read(&mut buffer[out..at])?;
@@ -103,4 +100,16 @@ impl Tls {
     pub(super) fn peer_certificate(&self) -> Option<&[u8]> {
         Some(self.connection.peer_certificates()?.first()?.as_ref())
     }
+}
+
+fn explain(e: rustls::Error) -> io::Error {
+    let text = e.to_string();
+    let hint = if text.contains("UnsupportedCertVersion") {
+        " (the certificate is of version 1, as OpenSSL before 3.4 makes them without -extfile; version 3 is needed)"
+    } else if text.contains("UnknownCA") {
+        " (the client does not know who signed our certificate)"
+    } else {
+        ""
+    };
+    io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {text}{hint}"))
 }
