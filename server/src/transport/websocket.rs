@@ -294,6 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn any_bytes_mean_the_same_whole_and_cut() {
+        let mut state = 1u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        for _ in 0..5_000 {
+            let mut input = Vec::new();
+            for _ in 0..random(6) {
+                let first =
+                    [BINARY, 0x02, 0x00, 0x80, 0x89, 0x8A, 0x88, random(256) as u8][random(8) as usize];
+                let payload: Vec<u8> = (0..random(200)).map(|_| random(256) as u8).collect();
+                input.extend(frame(first, &payload));
+            }
+            input.truncate(random(input.len() as u64 + 1) as usize);
+            let whole = feed(&input, input.len().max(1));
+            for cut in [1, 3, 100] {
+                assert_eq!(feed(&input, cut), whole, "{input:02x?}");
+            }
+        }
+    }
+
+    #[test]
     fn rules_are_enforced() {
         let close = |code: u16| [&[0x88, 2][..], &code.to_be_bytes()].concat();
         let unmasked = vec![BINARY, 1, b'x'];
