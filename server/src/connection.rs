@@ -11,7 +11,7 @@ pub(crate) struct Connection {
     /// Set until the CONNECT is there and the home shard takes over.
     pub(crate) guest: Option<Box<Guest>>,
     /// Read, but not used by the shard: at most one read buffer, for nothing is read meanwhile.
-    pub(crate) kept: Vec<u8>,
+    pub(crate) kept: Box<[u8]>,
     /// The shard wants nothing handed in.
     pub(crate) paused: bool,
     /// The transport may have bytes, as far as the events say.
@@ -26,14 +26,14 @@ pub(crate) struct Connection {
     pub(crate) listed: bool,
 }
 
-const _: () = assert!(size_of::<Option<Connection>>() <= 64);
+const _: () = assert!(size_of::<Option<Connection>>() <= 48 || cfg!(debug_assertions));
 
 impl Connection {
     pub(crate) fn new(transport: Transport, guest: Box<Guest>) -> Self {
         Connection {
             transport,
             guest: Some(guest),
-            kept: Vec::new(),
+            kept: Box::default(),
             paused: false,
             readable: false,
             until_empty: false,

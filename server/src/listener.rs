@@ -1,32 +1,43 @@
 //! Where connections come in.
 
-use crate::transport::Transport;
+use crate::config::{Endpoint, ListenerSettings};
+use crate::transport::{self, Transport};
 use hikyaku_proto::time::Instant;
 use mio::net::TcpListener;
+#[cfg(unix)]
+use mio::net::UnixListener;
+#[cfg(unix)]
+use socket2::SockAddr;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// The index into [`Config::listeners`](hikyaku_proto::broker::Config::listeners) that says how
-    /// clients are treated here.
-    pub listener: u16,
-    /// Whether a machine that lacks the address (no IPv6, say) gets by with a warning.
-    pub optional: bool,
-}
 
 /// A bound socket, not yet watched.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) socket: TcpListener,
-    pub(crate) address: SocketAddr,
-    pub(crate) listener: u16,
+    socket: Listening,
+    /// Where that is, as people say it.
+    pub(crate) name: String,
+    pub(crate) address: Option<SocketAddr>,
+    /// The index into [`Config::listeners`](hikyaku_proto::broker::Config::listeners).
+    listener: u16,
+    tcp_nodelay: bool,
 }
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener, #[expect(dead_code, reason = "held until it is dropped")] SocketFile),
+}
+
+/// The file of a unix socket, which goes when nobody listens any more.
+#[cfg(unix)]
+#[derive(Debug)]
+struct SocketFile(PathBuf);
 
 /// How many connections may wait to be accepted; the system has its own bound too.
 const BACKLOG: i32 = 4096;
@@ -34,30 +45,55 @@ const BACKLOG: i32 = 4096;
 /// After this much silence the system asks whether a peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
-/// Binds and listens. `None` if the address is optional and there is none of its kind.
-pub(crate) fn bind(endpoint: &Endpoint) -> io::Result<Option<Bound>> {
-    match listen(endpoint.address) {
-        Ok(socket) => {
-            let address = socket.local_addr()?;
-            let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
-            log::info!("Opening {family} listen socket on {address}.");
-            Ok(Some(Bound { socket, address, listener: endpoint.listener }))
+/// Binds and listens where `settings` say. Addresses beyond the first may be absent.
+pub(crate) fn bind(settings: &ListenerSettings, listener: u16) -> Result<Vec<Bound>, (String, io::Error)> {
+    let tcp_nodelay = settings.tcp_nodelay;
+    let mut bound = Vec::new();
+    match &settings.endpoint {
+        Endpoint::Tcp { addresses } => {
+            for (i, &address) in addresses.iter().enumerate() {
+                match listen(address, settings.bind_interface.as_deref()) {
+                    Ok(socket) => {
+                        let address = socket.local_addr().map_err(|e| (address.to_string(), e))?;
+                        let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
+                        log::info!("Opening {family} listen socket on {address}.");
+                        let (socket, name) = (Listening::Tcp(socket), address.to_string());
+                        bound.push(Bound { socket, name, address: Some(address), listener, tcp_nodelay });
+                    }
+                    Err(e) if i > 0 && is_absent(&e) => log::warn!("Not listening on {address}: {e}."),
+                    Err(e) => return Err((address.to_string(), e)),
+                }
+            }
         }
-        Err(e) if endpoint.optional && is_absent(&e) => {
-            log::warn!("Not listening on {}: {e}.", endpoint.address);
-            Ok(None)
+        #[cfg(unix)]
+        Endpoint::Unix(path) => {
+            let name = path.display().to_string();
+            let socket = listen_unix(path).map_err(|e| (name.clone(), e))?;
+            log::info!("Opening unix listen socket on path {name}.");
+            let socket = Listening::Unix(socket, SocketFile(path.clone()));
+            bound.push(Bound { socket, name, address: None, listener, tcp_nodelay });
         }
-        Err(e) => Err(e),
+        #[cfg(not(unix))]
+        Endpoint::Unix(path) => {
+            return Err((path.display().to_string(), io::ErrorKind::Unsupported.into()));
+        }
     }
+    Ok(bound)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.bind_device(interface.map(str::as_bytes))?;
+    #[cfg(not(target_os = "linux"))]
+    if interface.is_some() {
+        return Err(io::ErrorKind::Unsupported.into());
     }
     // For clients without keep alive: accepted sockets inherit it (on Linux), which costs nothing each.
     let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
@@ -67,6 +103,58 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
+}
+
+#[cfg(unix)]
+fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::FileTypeExt;
+    use std::os::unix::net::UnixStream;
+    // A broker that was killed leaves its file. One that runs answers, and keeps it; so does a file
+    // that is no socket.
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
+        && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    {
+        std::fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    let socket = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket));
+    Ok(UnixListener::from_std(socket))
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(e) = std::fs::remove_file(&self.0) {
+            log::debug!("{} stays: {e}.", self.0.display());
+        }
+    }
+}
+
+impl Listening {
+    fn source(&mut self) -> &mut dyn mio::event::Source {
+        match self {
+            Listening::Tcp(socket) => socket,
+            #[cfg(unix)]
+            Listening::Unix(socket, _) => socket,
+        }
+    }
+
+    fn accept(&self, nodelay: bool) -> io::Result<(transport::Socket, Option<SocketAddr>)> {
+        match self {
+            Listening::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                if nodelay && let Err(e) = stream.set_nodelay(true) {
+                    log::debug!("{peer}: {e}.");
+                }
+                Ok((transport::Socket::Tcp(stream), Some(peer)))
+            }
+            #[cfg(unix)]
+            Listening::Unix(socket, _) => Ok((transport::Socket::Unix(socket.accept()?.0), None)),
+        }
+    }
 }
 
 /// The system knows no such family of addresses, or has no such address.
@@ -99,7 +187,8 @@ struct Door {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) transport: Transport,
-    pub(crate) peer: SocketAddr,
+    /// `None` for a unix socket.
+    pub(crate) peer: Option<SocketAddr>,
     pub(crate) listener: u16,
 }
 
@@ -118,7 +207,7 @@ impl Doors {
     ) -> io::Result<Self> {
         let mut doors: Vec<Door> = bound.into_iter().map(|bound| Door { bound, pending: true }).collect();
         for (i, door) in doors.iter_mut().enumerate() {
-            registry.register(&mut door.bound.socket, token(i), mio::Interest::READABLE)?;
+            registry.register(door.bound.socket.source(), token(i), mio::Interest::READABLE)?;
         }
         Ok(Doors { doors, next: 0, starved_until: None, complained: false })
     }
@@ -150,13 +239,13 @@ impl Doors {
             let place = self.pending()?;
             self.next = place + 1;
             let door = &mut self.doors[place];
-            match door.bound.socket.accept() {
-                Ok((stream, peer)) => {
-                    if let Err(e) = stream.set_nodelay(true) {
-                        log::debug!("{peer}: {e}.");
+            match door.bound.socket.accept(door.bound.tcp_nodelay) {
+                Ok((socket, peer)) => {
+                    match peer {
+                        Some(peer) => log::debug!("New connection from {peer} on {}.", door.bound.name),
+                        None => log::debug!("New connection on {}.", door.bound.name),
                     }
-                    log::debug!("New connection from {peer} on {}.", door.bound.address);
-                    let transport = Transport::Plain(stream);
+                    let transport = Transport::Plain(socket);
                     return Some(Accepted { transport, peer, listener: door.bound.listener });
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -19,6 +19,10 @@ pub(crate) struct Guest {
     pub(crate) entropy: [u8; 16],
     /// Read and not handled. In the lobby an incomplete CONNECT.
     pub(crate) received: Vec<u8>,
+    /// When it came.
+    pub(crate) since: Instant,
+    /// What the lobby counts for it.
+    pub(crate) held: usize,
 }
 
 /// The guests in order of arrival.
@@ -40,16 +44,20 @@ impl Lobby {
         Lobby { queue: VecDeque::new(), guests: 0, bytes: 0, guests_max, timeout }
     }
 
-    /// A guest enters. `is_guest` says whether someone still is one.
-    pub(crate) fn enter(&mut self, now: Instant, conn: ConnId, is_guest: impl FnMut(ConnId) -> bool) {
+    /// A guest enters who came at `since`, perhaps to another worker. `is_guest` says whether someone
+    /// still is one.
+    pub(crate) fn enter(&mut self, since: Instant, conn: ConnId, is_guest: impl FnMut(ConnId) -> bool) {
         self.forget_gone(is_guest);
         self.guests += 1;
-        self.queue.push_back((now + self.timeout, conn));
+        let deadline = since + self.timeout;
+        // Nearly always the last place.
+        let later = self.queue.iter().rev().take_while(|&&(other, _)| other > deadline).count();
+        self.queue.insert(self.queue.len() - later, (deadline, conn));
     }
 
-    /// So many bytes more are held for a guest.
-    pub(crate) fn hold(&mut self, bytes: usize) {
-        self.bytes += bytes;
+    /// For a guest `held` bytes are held, where there were `before`.
+    pub(crate) fn hold(&mut self, held: usize, before: usize) {
+        self.bytes = (self.bytes + held).saturating_sub(before);
     }
 
     /// A guest leaves for whom `held` bytes were held.
@@ -116,7 +124,7 @@ mod tests {
         assert_eq!(lobby.overdue(at(2), |c| c != conn(0)), None);
         assert_eq!(lobby.deadline(), Some(at(11)));
         assert_eq!(lobby.overdue(at(11), |c| c != conn(0)), Some(conn(1)), "late");
-        lobby.hold(BYTES_MAX + 1);
+        lobby.hold(BYTES_MAX + 1, 0);
         assert_eq!(lobby.overdue(at(3), |c| c == conn(2)), Some(conn(2)), "too many bytes");
         lobby.leave(BYTES_MAX + 1);
         lobby.leave(0);

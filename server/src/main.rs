@@ -130,7 +130,7 @@ impl From<String> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        let code = if matches!(error, StartError::Unsupported(_)) { USAGE } else { FAILURE };
+        let code = if matches!(error, StartError::Settings(_)) { USAGE } else { FAILURE };
         Failure { code, message: error.to_string() }
     }
 }
@@ -251,6 +251,8 @@ impl Reload {
         problems.iter().for_each(say);
         remarks.iter().for_each(|remark| log::warn!("{remark}"));
         self.remote.configure(settings.core.clone(), security);
+        // Each listener keeps its certificates if the new ones cannot be used.
+        self.remote.reload_certificates().iter().for_each(say);
         self.settings = settings;
         log::info!("The configuration was reloaded.");
     }

@@ -2,10 +2,11 @@
 
 use crate::auth::{Hasher, Security};
 use crate::clock::Clock;
-use crate::config::{self, ListenerSettings, Settings};
-use crate::listener::{Bound, Endpoint, bind};
+use crate::config::{ListenerSettings, Problem, Settings};
+use crate::listener::{Bound, bind};
+use crate::transport::Gate;
 use crate::wake::{Letterbox, mailbox};
-use crate::worker::{Letter, MAILBOX, Seat, Worker};
+use crate::worker::{Common, Letter, MAILBOX, Seat, Worker};
 use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
@@ -57,6 +58,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     letterboxes: Arc<[Letterbox<Letter>]>,
+    gates: Arc<[Arc<Gate>]>,
     /// What holds now.
     security: Arc<Mutex<Arc<Security>>>,
 }
@@ -73,8 +75,8 @@ pub enum StartError {
     },
     /// There is no address to listen on.
     NoEndpoint,
-    /// The settings ask for something this build cannot do.
-    Unsupported(String),
+    /// What was configured cannot be used: a certificate, for instance.
+    Settings(Problem),
     /// The system refuses threads, descriptors or random numbers.
     System(io::Error),
 }
@@ -83,6 +85,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Bindings {
     bound: Vec<Bound>,
+    gates: Arc<[Arc<Gate>]>,
     workers: u16,
     config: Config,
     security: Security,
@@ -98,40 +101,27 @@ impl Options {
     }
 }
 
-/// What of a listener is read, and not done.
-fn unsupported(listener: &ListenerSettings) -> Option<&'static str> {
-    [
-        (matches!(listener.endpoint, config::Endpoint::Unix(_)), "A unix socket"),
-        (listener.bind_interface.is_some(), "'bind_interface'"),
-        (listener.tls.is_some(), "'certfile'"),
-    ]
-    .into_iter()
-    .find_map(|(is_set, what)| is_set.then_some(what))
-}
-
 impl Bindings {
-    /// Binds all endpoints. Who connects now waits.
+    /// Reads certificates and binds all endpoints. Who connects now waits.
     ///
     /// # Errors
-    /// If an address cannot be bound.
+    /// If a certificate cannot be used, or an address cannot be bound.
     pub fn open(options: Options) -> Result<Bindings, StartError> {
+        let mut gates = Vec::new();
+        for settings in &options.listeners {
+            let gate = Gate::new(settings, options.tls_keylog.as_deref());
+            gates.push(Arc::new(gate.map_err(StartError::Settings)?));
+        }
         let mut bound = Vec::new();
         for (settings, listener) in options.listeners.iter().zip(0..) {
-            if let Some(what) = unsupported(settings) {
-                let at = settings.at.as_ref().map_or(String::new(), |at| format!("{at}: "));
-                return Err(StartError::Unsupported(format!("{at}{what} cannot be used yet.")));
-            }
-            let config::Endpoint::Tcp { addresses } = &settings.endpoint else { continue };
-            for (i, &address) in addresses.iter().enumerate() {
-                let listen = |cause| StartError::Listen { address: address.to_string(), cause };
-                bound.extend(bind(&Endpoint { address, listener, optional: i > 0 }).map_err(listen)?);
-            }
+            let listen = |(address, cause)| StartError::Listen { address, cause };
+            bound.extend(bind(settings, listener).map_err(listen)?);
         }
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
         let Options { workers, config, security, .. } = options;
-        Ok(Bindings { bound, workers: workers.clamp(1, SHARDS_MAX), config, security })
+        Ok(Bindings { bound, gates: gates.into(), workers: workers.clamp(1, SHARDS_MAX), config, security })
     }
 
     /// Starts the workers.
@@ -139,7 +129,7 @@ impl Bindings {
     /// # Errors
     /// If the system is short of something.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::run(self.bound, self.workers, self.config, self.security).map_err(StartError::System)
+        Server::run(self).map_err(StartError::System)
     }
 }
 
@@ -147,13 +137,14 @@ impl Server {
     /// Binds all endpoints and starts the workers. Clients are accepted when this returns.
     ///
     /// # Errors
-    /// If an address cannot be bound, or the system is short of something; nothing is left behind then.
+    /// If a certificate cannot be used, an address cannot be bound, or the system is short of something; nothing is left behind then.
     pub fn start(options: Options) -> Result<Server, StartError> {
         Bindings::open(options)?.start()
     }
 
-    fn run(bound: Vec<Bound>, workers: u16, config: Config, security: Security) -> io::Result<Server> {
-        let local_addrs = bound.iter().map(|b| b.address).collect();
+    fn run(bindings: Bindings) -> io::Result<Server> {
+        let Bindings { bound, gates, workers, config, security } = bindings;
+        let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let clock = Clock::start();
         let config = Arc::new(config);
         let security = Arc::new(security);
@@ -168,18 +159,19 @@ impl Server {
             seats.push(Seat { id, seed: random()?, poll, mailbox });
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
-        let remote =
-            Remote { letterboxes: letterboxes.clone(), security: Arc::new(Mutex::new(security.clone())) };
+        let remote = Remote {
+            letterboxes: letterboxes.clone(),
+            gates: gates.clone(),
+            security: Arc::new(Mutex::new(security.clone())),
+        };
         let mut server = Server { local_addrs, remote, threads: vec![] };
+        let common = Common { gates, config, security, hasher, placement, letterboxes, clock };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
             let name = format!("worker {}", seat.id);
             let bound = bound.take().unwrap_or_default();
-            let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
-            let letterboxes = Arc::clone(&letterboxes);
-            let gate = (Arc::clone(&security), Arc::clone(&hasher));
-            let worker = Worker::new(seat, bound, config, gate, placement, letterboxes, clock)?;
+            let worker = Worker::new(seat, bound, common.clone())?;
             server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
         }
         Ok(server)
@@ -258,6 +250,22 @@ impl Remote {
             letterbox.ring();
         }
     }
+
+    /// Reads all certificates again, for TLS handshakes from now on. Those connected stay. Where a file
+    /// is bad, the listener keeps what it has; returned is what was wrong.
+    pub fn reload_certificates(&self) -> Vec<Problem> {
+        self.gates.iter().filter_map(|gate| gate.reload().err()).collect()
+    }
+
+    /// As [`Remote::reload_certificates`], for those listeners whose files have changed since they were
+    /// read. `None` if there are none.
+    pub fn reload_changed_certificates(&self) -> Option<Vec<Problem>> {
+        let changed: Vec<_> = self.gates.iter().filter(|gate| gate.has_changed()).collect();
+        if changed.is_empty() {
+            return None;
+        }
+        Some(changed.into_iter().filter_map(|gate| gate.reload().err()).collect())
+    }
 }
 
 impl fmt::Debug for Remote {
@@ -273,7 +281,7 @@ impl fmt::Display for StartError {
                 write!(f, "Permission denied: cannot listen on {address}.")
             }
             StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
-            StartError::Unsupported(what) => f.write_str(what),
+            StartError::Settings(problem) => problem.fmt(f),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),
             StartError::System(cause) => write!(f, "Cannot start: {cause}."),
         }
@@ -284,7 +292,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
-            StartError::NoEndpoint | StartError::Unsupported(_) => None,
+            StartError::NoEndpoint | StartError::Settings(_) => None,
         }
     }
 }

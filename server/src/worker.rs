@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Places};
 use crate::listener::{Accepted, Bound, Doors};
 use crate::lobby::{Guest, Lobby};
-use crate::transport::{Received, Sent, Transport};
+use crate::transport::{Detected, Gate, Received, SLICES, Sent, Transport};
 use crate::wake::{Letterbox, Mailbox};
 use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::{
@@ -34,6 +34,8 @@ pub(crate) enum Letter {
     Authenticated { conn: ConnId, verdict: Verdict, by: Arc<Security> },
     /// What holds from now on, and who has to go.
     Configured { config: Arc<Config>, security: Arc<Security>, revoked: Arc<[Arc<Revoked>]> },
+    /// A connection that is to do its TLS handshake with you.
+    Guest { transport: Transport, guest: Box<Guest> },
     /// Say goodbye and end.
     Shutdown,
 }
@@ -46,6 +48,18 @@ pub(crate) struct Seat {
     pub(crate) mailbox: Mailbox<Letter>,
 }
 
+/// What all workers of a server have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) gates: Arc<[Arc<Gate>]>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) security: Arc<Security>,
+    pub(crate) hasher: Arc<Hasher>,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) letterboxes: Arc<[Letterbox<Letter>]>,
+    pub(crate) clock: Clock,
+}
+
 /// The token of the mailbox's bell. Connections have their index, doors count down from here.
 pub(crate) const MAILBOX: Token = Token(usize::MAX);
 
@@ -56,8 +70,10 @@ const FLUSH_BYTES: usize = 1 << 20;
 const EVENTS_PER_TURN: usize = 1024;
 const LETTERS_PER_TURN: usize = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
-const SLICES: usize = 64;
 const WRITES_PER_TURN: usize = 16;
+/// How long TLS handshakes may take in a turn: the others wait for the next, and clients that are
+/// connected are served in between.
+const HANDSHAKES_PER_TURN: Duration = Duration::from_millis(4);
 /// How long a shutdown may take.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -76,7 +92,11 @@ pub(crate) struct Worker {
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
     doors: Doors,
+    /// What each listener lets in.
+    gates: Arc<[Arc<Gate>]>,
     lobby: Lobby,
+    /// Whose turn it is to do a TLS handshake.
+    next_handshake: ShardId,
     connections: Places<Connection>,
     /// Those that have more to do without an event.
     ready: Vec<ConnId>,
@@ -90,16 +110,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        seat: Seat,
-        bound: Vec<Bound>,
-        config: Arc<Config>,
-        (security, hasher): (Arc<Security>, Arc<Hasher>),
-        placement: Arc<Placement>,
-        letterboxes: Arc<[Letterbox<Letter>]>,
-        clock: Clock,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(seat: Seat, bound: Vec<Bound>, common: Common) -> io::Result<Self> {
         let Seat { id, seed, poll, mailbox } = seat;
+        let Common { gates, config, security, hasher, placement, letterboxes, clock } = common;
         let now = clock.now();
         let shards = letterboxes.len() as u16;
         let shard = Shard::new(id, shards, seed, Arc::clone(&config), Arc::clone(&placement), now);
@@ -118,6 +131,8 @@ impl Worker {
             letterboxes,
             to_ring: 0,
             doors,
+            gates,
+            next_handshake: id,
             lobby: Lobby::new(guests_max(), connect_timeout),
             connections: Places::new(),
             ready: Vec::new(),
@@ -187,11 +202,15 @@ impl Worker {
         connection.until_empty |= gone;
         connection.readable |= gone || event.is_readable();
         let readable = connection.readable;
-        if event.is_writable() && connection.full {
+        let handshaking = connection.transport.is_handshaking();
+        if event.is_writable() && (connection.full || connection.transport.has_pending()) {
             connection.full = false;
             self.write(now, conn);
         }
-        if readable {
+        if readable && handshaking {
+            // It waits its turn among the others.
+            self.list(conn);
+        } else if readable {
             self.read(now, conn);
         }
     }
@@ -213,6 +232,7 @@ impl Worker {
                 Some(Letter::Configured { config, security, revoked }) => {
                     self.configure(now, config, security, &revoked);
                 }
+                Some(Letter::Guest { transport, guest }) => self.take_guest(transport, guest),
                 Some(Letter::Shutdown) => self.begin_to_end(now),
                 None => return,
             }
@@ -222,6 +242,7 @@ impl Worker {
     /// Serves those that are listed since the last time.
     fn go_on(&mut self, now: Instant) {
         let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.spare));
+        let mut handshakes_time = Duration::ZERO;
         for conn in ready.drain(..) {
             let Some(connection) = self.connections.get_mut(conn) else { continue };
             connection.listed = false;
@@ -230,8 +251,15 @@ impl Worker {
                 self.write(now, conn);
             }
             self.hand_in_kept(now, conn);
-            if self.connections.get(conn).is_some_and(|c| c.readable) {
+            let Some(connection) = self.connections.get(conn).filter(|c| c.readable) else { continue };
+            if !connection.transport.is_handshaking() {
                 self.read(now, conn);
+            } else if handshakes_time < HANDSHAKES_PER_TURN {
+                let before = self.clock.now();
+                self.read(now, conn);
+                handshakes_time += self.clock.now().since(before);
+            } else {
+                self.list(conn);
             }
         }
         self.spare = ready;
@@ -254,13 +282,20 @@ impl Worker {
             connection.until_empty = true;
             return;
         }
-        match connection.transport.read(&mut self.buffer) {
+        let received = connection.transport.read(&mut self.buffer);
+        if let Some(guest) = &mut connection.guest {
+            let held = guest.received.len() + connection.transport.held();
+            self.lobby.hold(held, std::mem::replace(&mut guest.held, held));
+        }
+        match received {
             Ok(Received::Bytes { bytes, more }) => {
                 connection.readable = more || connection.until_empty;
                 if connection.readable {
                     self.list(conn);
                 }
-                self.on_bytes(now, conn, bytes);
+                if bytes > 0 {
+                    self.on_bytes(now, conn, bytes);
+                }
             }
             Ok(Received::Nothing) => {
                 connection.readable = false;
@@ -268,7 +303,13 @@ impl Worker {
             }
             Ok(Received::End) => self.on_transport_closed(now, conn),
             Err(e) => {
-                log::debug!("A connection broke: {e}.");
+                match connection.guest.as_ref().and_then(|guest| guest.peer) {
+                    // What an operator who sets TLS up has to see.
+                    Some(peer) if e.kind() == io::ErrorKind::InvalidData => {
+                        log::info!("{peer} is closed before its CONNECT: {e}.");
+                    }
+                    _ => log::debug!("A connection broke: {e}."),
+                }
                 self.on_transport_closed(now, conn);
             }
         }
@@ -283,7 +324,7 @@ impl Worker {
         let bytes = &self.buffer[..bytes];
         let used = self.shard.handle(now, Input::Received { conn, bytes });
         if used < bytes.len() {
-            connection.kept = bytes[used..].to_vec();
+            connection.kept = bytes[used..].into();
             connection.paused = true;
         }
         self.on_handed_in(now, used);
@@ -294,11 +335,10 @@ impl Worker {
         if connection.paused || connection.kept.is_empty() {
             return;
         }
-        let mut kept = std::mem::take(&mut connection.kept);
+        let kept = std::mem::take(&mut connection.kept);
         let used = self.shard.handle(now, Input::Received { conn, bytes: &kept });
         if used < kept.len() {
-            kept.drain(..used);
-            connection.kept = kept;
+            connection.kept = if used == 0 { kept } else { kept[used..].into() };
             connection.paused = true;
         }
         self.on_handed_in(now, used);
@@ -322,7 +362,7 @@ impl Worker {
     fn remove(&mut self, conn: ConnId) -> Option<Connection> {
         let connection = self.connections.remove(conn)?;
         if let Some(guest) = &connection.guest {
-            self.lobby.leave(guest.received.len());
+            self.lobby.leave(guest.held);
         }
         self.doors.on_close();
         Some(connection)
@@ -404,6 +444,15 @@ impl Worker {
     /// Writes as much of the outbox as the transport takes, within this turn's bound.
     fn write(&mut self, now: Instant, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
+        if !connection.full {
+            match connection.transport.flush() {
+                Ok(done) => connection.full = !done,
+                Err(e) => {
+                    log::debug!("A connection broke: {e}.");
+                    return self.on_transport_closed(now, conn);
+                }
+            }
+        }
         if connection.full {
             self.shard.handle(now, Input::Written { conn, bytes: 0 });
             return;
@@ -457,10 +506,29 @@ impl Worker {
             return log::error!("A connection is refused, there are no random numbers: {e}.");
         }
         let Accepted { transport, peer, listener } = accepted;
-        let guest = Guest { listener, peer: Some(peer), identity: None, entropy, received: Vec::new() };
-        if let Some(conn) = self.watch(transport, Box::new(guest)) {
-            let connections = &self.connections;
-            self.lobby.enter(now, conn, |conn| is_guest(connections, conn));
+        let received = Vec::new();
+        let guest = Guest { listener, peer, identity: None, entropy, received, since: now, held: 0 };
+        self.take_guest(transport, Box::new(guest));
+    }
+
+    /// Takes someone in whose home is not known.
+    fn take_guest(&mut self, transport: Transport, mut guest: Box<Guest>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let since = guest.since;
+        guest.held = transport.held();
+        let held = guest.held;
+        let Some(conn) = self.watch(transport, guest) else { return };
+        let connections = &self.connections;
+        self.lobby.enter(since, conn, |conn| is_guest(connections, conn));
+        self.lobby.hold(held, 0);
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        if matches!(connection.transport, Transport::Layered(_)) {
+            // What was read before waits inside.
+            connection.readable = true;
+            connection.until_empty = true;
+            self.list(conn);
         }
     }
 
@@ -476,10 +544,60 @@ impl Worker {
         Some(conn)
     }
 
+    /// A guest sent the first `bytes` of the buffer, its first: what does it speak? False if not MQTT.
+    fn detect(&mut self, conn: ConnId, bytes: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(conn) else { return false };
+        let Some(guest) = &mut connection.guest else { return false };
+        let gate = self.gates.get(usize::from(guest.listener)).filter(|_| guest.received.is_empty());
+        let (Transport::Plain(_), Some(gate)) = (&connection.transport, gate) else { return true };
+        let detected = gate.detect(self.buffer[0]);
+        let gate = Arc::clone(gate);
+        if detected == Detected::Mqtt {
+            return true;
+        }
+        if let Detected::Refused(why) = detected {
+            match guest.peer {
+                Some(peer) => log::info!("{peer} is closed: {why}."),
+                None => log::info!("A local connection is closed: {why}."),
+            }
+            self.remove(conn);
+            return false;
+        }
+        let Some(Connection { mut transport, guest: Some(guest), .. }) = self.remove(conn) else {
+            return false;
+        };
+        let workers = self.letterboxes.len() as ShardId;
+        let to = if detected == Detected::Tls { self.next_handshake % workers } else { self.id };
+        self.next_handshake = to + 1;
+        let wrapped = match transport.deregister(self.poll.registry()) {
+            Ok(()) => transport.wrap(gate, detected, &self.buffer[..bytes]),
+            Err(e) => Err(e),
+        };
+        match wrapped {
+            Ok(transport) if to == self.id => self.take_guest(transport, guest),
+            Ok(transport) => self.post(to, Letter::Guest { transport, guest }),
+            Err(e) => log::warn!("A connection is closed, it cannot be handled: {e}."),
+        }
+        false
+    }
+
     /// A guest sent the first `bytes` of the buffer: find its home, if the CONNECT is complete.
     fn on_guest_bytes(&mut self, now: Instant, conn: ConnId, bytes: usize) {
+        if !self.detect(conn, bytes) {
+            return;
+        }
         let Some(connection) = self.connections.get_mut(conn) else { return };
         let Some(guest) = &mut connection.guest else { return };
+        if guest.received.is_empty() {
+            match connection.transport.identity() {
+                Ok(identity) => guest.identity = identity,
+                Err(why) => {
+                    log::info!("A client ({:?}) is closed: {why}.", guest.peer);
+                    self.remove(conn);
+                    return;
+                }
+            }
+        }
         let length = bytes;
         let bytes = &self.buffer[..length];
         let held = guest.received.len();
@@ -494,13 +612,15 @@ impl Worker {
                 if held == 0 {
                     guest.received = bytes.to_vec();
                 }
-                return self.lobby.hold(length);
+                self.lobby.hold(guest.held + length, guest.held);
+                guest.held += length;
+                return;
             }
             Home::At(home) if usize::from(home) < self.letterboxes.len() => home,
             // Too long, or no CONNECT at all: any shard knows what to say to that.
             Home::At(_) | Home::Any | Home::Incomplete => self.id,
         };
-        self.lobby.leave(held);
+        self.lobby.leave(guest.held);
         if home != self.id {
             if held == 0 {
                 guest.received = bytes.to_vec();
@@ -525,7 +645,7 @@ impl Worker {
 
     fn on_carried(&mut self, now: Instant, conn: ConnId, bytes: Vec<u8>) {
         if let Some(connection) = self.connections.get_mut(conn) {
-            connection.kept = bytes;
+            connection.kept = bytes.into();
             self.hand_in_kept(now, conn);
         }
     }

@@ -1,14 +1,18 @@
 // The cases that MQTT.js drives the broker with.
 // node mqttjs.mjs PORT VERSION CASE; VERSION is 4 (MQTT 3.1.1) or 5, MQTT_JS names the folder of node_modules.
+// MQTT_PROTOCOL is mqtt (as without it), mqtts, ws or wss; MQTT_CA names the file of whom to trust.
 // Prints "ok CASE" or "FAIL CASE: why". With the argument --list it prints the names of all cases.
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 
 const PATIENCE_MS = 15000
 const [port, version, name] = [process.argv[2], Number(process.argv[3]), process.argv[4]]
 const v5 = version === 5
+const transport = { protocol: process.env.MQTT_PROTOCOL ?? 'mqtt' }
+if (process.env.MQTT_CA) transport.ca = readFileSync(process.env.MQTT_CA)
 const clients = []
 
 const both = {
@@ -419,7 +423,7 @@ async function open(clientId, options = {}) {
     cut: () => client.mqtt.stream.destroy(),
   }
   client.mqtt = mqtt.connect({
-    host: '127.0.0.1', port, protocolVersion: version, clientId, reconnectPeriod: 0, clean: true, resubscribe: false, keepalive: 0, ...options,
+    ...transport, host: '127.0.0.1', port, protocolVersion: version, clientId, reconnectPeriod: 0, clean: true, resubscribe: false, keepalive: 0, ...options,
   })
   clients.push(client)
   client.closed = new Promise((done) => client.mqtt.on('close', () => { done(); wake() }))

@@ -11,3 +11,4 @@ mod mosquitto;
 mod mqttjs;
 mod paho;
 mod script;
+mod transports;

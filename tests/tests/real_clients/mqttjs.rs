@@ -6,7 +6,7 @@ use hikyaku_tests::process::{client_script, installed};
 
 use crate::script::script_cases;
 
-fn client() -> Command {
+pub fn client() -> Command {
     let mut node = Command::new("node");
     node.arg(client_script("mqttjs.mjs")).env("MQTT_JS", installed("node"));
     node

@@ -6,9 +6,14 @@ use hikyaku_tests::matrix::Setup;
 use hikyaku_tests::process::{Broker, Process};
 
 /// Runs one case and demands its line `ok CASE`.
-pub fn run(mut client: Command, case: &str, setup: Setup) {
+pub fn run(client: Command, case: &str, setup: Setup) {
     let broker = Broker::start(setup.broker_args());
-    client.arg(broker.port.to_string()).arg(setup.version.to_string()).arg(case);
+    run_at(broker.port, client, case, setup.version, || broker.log());
+}
+
+/// Runs one case against the broker at `port`, whose log is told if it fails.
+pub fn run_at(port: u16, mut client: Command, case: &str, version: u8, log: impl FnOnce() -> String) {
+    client.arg(port.to_string()).arg(version.to_string()).arg(case);
     let end = Process::spawn(&mut client).wait();
     assert!(
         end.code == 0 && end.stdout == format!("ok {case}\n"),
@@ -16,7 +21,7 @@ pub fn run(mut client: Command, case: &str, setup: Setup) {
         end.stdout,
         end.stderr,
         end.code,
-        broker.log()
+        log()
     );
 }
 

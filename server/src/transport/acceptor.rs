@@ -1,0 +1,312 @@
+//! The certificate files of a listener, as rustls takes them.
+
+use super::certificate::{Naming, validity};
+use crate::config::{Problem, Severity, TlsSettings, TlsVersion};
+use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What new TLS connections of a listener are made of. The files can be read again.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    settings: TlsSettings,
+    keylog: Option<Arc<KeyLog>>,
+    current: RwLock<Arc<ServerConfig>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// What a file was when it was read: another value says that it has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen(PathBuf, Option<(SystemTime, u64)>);
+
+impl Acceptor {
+    pub(super) fn load(settings: &TlsSettings, keylog: Option<&Path>) -> Result<Self, Problem> {
+        let keylog = keylog.map(|path| KeyLog::open(path, settings)).transpose()?.map(Arc::new);
+        // Looked at before they are read: what changes meanwhile is read again.
+        let seen = look(settings);
+        let current = Files(settings).config(keylog.as_ref())?;
+        Ok(Acceptor {
+            settings: settings.clone(),
+            keylog,
+            current: RwLock::new(Arc::new(current)),
+            seen: Mutex::new(seen),
+        })
+    }
+
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the files again. Connections there are stay as they are; sessions of before are not
+    /// resumed, since who was in then may be revoked now.
+    pub(super) fn reload(&self) -> Result<(), Problem> {
+        let seen = look(&self.settings);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        let config = Files(&self.settings).config(self.keylog.as_ref())?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        Ok(())
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != look(&self.settings)
+    }
+
+    /// Whether clients have to show a certificate: who is to be named by one has to.
+    pub(super) fn wants_certificates(settings: &TlsSettings) -> bool {
+        settings.require_certificate || naming(settings).is_some()
+    }
+
+    /// What names clients, if the user name is taken from certificates.
+    pub(super) fn naming(&self) -> Option<Naming> {
+        naming(&self.settings)
+    }
+}
+
+fn naming(settings: &TlsSettings) -> Option<Naming> {
+    if settings.use_identity_as_username {
+        Some(Naming::CommonName)
+    } else if settings.use_subject_as_username {
+        Some(Naming::Subject)
+    } else {
+        None
+    }
+}
+
+fn look(settings: &TlsSettings) -> Vec<Seen> {
+    let TlsSettings { certfile, keyfile, cafile, capath, crlfile, .. } = settings;
+    let files = [Some(certfile), Some(keyfile), cafile.as_ref(), capath.as_ref(), crlfile.as_ref()];
+    let look = |path: &PathBuf| {
+        let meta = fs::metadata(path).ok();
+        Seen(path.clone(), meta.and_then(|m| Some((m.modified().ok()?, m.len()))))
+    };
+    files.into_iter().flatten().map(look).collect()
+}
+
+/// The protocols a client may name beforehand. Who names none is welcome too.
+const ALPN: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
+/// Tickets for resumption given to each client of TLS 1.3. Few ever come back with one.
+const TICKETS: usize = 1;
+/// A certificate that will end within these seconds is warned of.
+const SOON_S: i64 = 14 * 24 * 3600;
+
+/// Reads the files of a listener.
+struct Files<'a>(&'a TlsSettings);
+
+impl Files<'_> {
+    fn config(&self, keylog: Option<&Arc<KeyLog>>) -> Result<ServerConfig, Problem> {
+        let settings = self.0;
+        let versions: &[_] = match settings.tls_version {
+            Some(TlsVersion::V1_3) => &[&TLS13],
+            Some(TlsVersion::V1_2) | None => &[&TLS13, &TLS12],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(versions)
+            .map_err(|e| self.problem(format!("TLS cannot be set up: {e}")))?;
+        let builder = if Acceptor::wants_certificates(settings) {
+            builder.with_client_cert_verifier(self.client_verifier()?)
+        } else {
+            builder.with_no_client_auth()
+        };
+        let resolver = SingleCertAndKey::from(self.certified_key()?);
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+        // One ticketer for all workers, but one per listener: what counts at one door may not at another.
+        config.ticketer = Ticketer::new().map_err(|e| self.problem(format!("TLS cannot be set up: {e}")))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = TICKETS;
+        if let Some(keylog) = keylog {
+            config.key_log = Arc::clone(keylog) as Arc<dyn rustls::KeyLog>;
+        }
+        Ok(config)
+    }
+
+    fn certified_key(&self) -> Result<CertifiedKey, Problem> {
+        let TlsSettings { certfile, keyfile, .. } = self.0;
+        let chain = self.certificates("certfile", certfile)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let problem = |message: &str| self.problem(format!("certfile '{}': {message}", certfile.display()));
+        let leaf = chain.first().ok_or_else(|| problem("there is no certificate in it"))?;
+        let validity = validity(leaf).ok_or_else(|| problem("its first certificate is malformed"))?;
+        if validity.until <= now {
+            let since = days(now - validity.until);
+            return Err(problem(&format!("the certificate has expired, {since} ago; get a new one")));
+        }
+        if validity.until - now < SOON_S {
+            log::warn!("certfile '{}' expires in {}.", certfile.display(), days(validity.until - now));
+        }
+        if validity.from > now {
+            // A board without a clock thinks it is 1970.
+            log::warn!("certfile '{}' is not valid yet, if the clock is right.", certfile.display());
+        }
+        let key = self.key(keyfile)?;
+        let key = any_supported_type(&key).map_err(|_| {
+            self.problem(format!(
+                "keyfile '{}': this kind of key is not supported; RSA (2048 to 8192 bits), ECDSA (P-256, P-384) \
+                 and Ed25519 are",
+                keyfile.display()
+            ))
+        })?;
+        let key = CertifiedKey::new(chain, key);
+        match key.keys_match() {
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                Err(self.problem(format!(
+                    "keyfile '{}' is not the key of the certificate in certfile '{}'",
+                    keyfile.display(),
+                    certfile.display()
+                )))
+            }
+            // Certificates of version 1, which OpenSSL makes unasked, cannot be compared; they serve.
+            Ok(()) | Err(_) => Ok(key),
+        }
+    }
+
+    fn key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
+        let bytes = self.read("keyfile", path)?;
+        let problem = |message: String| self.problem(format!("keyfile '{}': {message}", path.display()));
+        if bytes.windows(9).any(|w| w == b"ENCRYPTED") {
+            return Err(problem(format!(
+                "the key is encrypted; write it without a passphrase: openssl pkey -in '{}' -out …",
+                path.display()
+            )));
+        }
+        PrivateKeyDer::from_pem_slice(&bytes).map_err(|e| match e {
+            pem::Error::NoItemsFound => problem("there is no private key (PEM) in it".into()),
+            e => problem(format!("malformed: {e}")),
+        })
+    }
+
+    fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
+        let roots = self.roots()?;
+        let mut builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
+        let mut what = String::from("cafile");
+        if let Some(path) = &self.0.crlfile {
+            what = format!("crlfile '{}'", path.display());
+            let bytes = self.read("crlfile", path)?;
+            let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+            let crls = crls.map_err(|e| self.problem(format!("{what}: malformed: {e}")))?;
+            if crls.is_empty() {
+                return Err(self.problem(format!("{what}: there is no revocation list (PEM) in it")));
+            }
+            // As OpenSSL does for mosquitto: the client's own certificate is looked up, in a list that has
+            // not expired, and without a list of its issuer nobody gets in.
+            builder =
+                builder.with_crls(crls).only_check_end_entity_revocation().enforce_revocation_expiration();
+        }
+        builder.build().map_err(|e| self.problem(format!("{what}: {e}")))
+    }
+
+    /// Whose certificates clients may have.
+    fn roots(&self) -> Result<RootCertStore, Problem> {
+        let TlsSettings { cafile, capath, .. } = self.0;
+        let mut roots = RootCertStore::empty();
+        if let Some(path) = cafile {
+            for certificate in self.certificates("cafile", path)? {
+                roots.add(certificate).map_err(|e| {
+                    self.problem(format!("cafile '{}': a certificate is malformed: {e}", path.display()))
+                })?;
+            }
+        }
+        if let Some(path) = capath {
+            let problem = |e| self.problem(format!("capath '{}' cannot be read: {e}", path.display()));
+            for entry in fs::read_dir(path).map_err(problem)? {
+                let file = entry.map_err(problem)?.path();
+                if file.is_file() {
+                    // Others lie here too, keys and lists of revoked certificates.
+                    let found = self.certificates("capath", &file).unwrap_or_default();
+                    roots.add_parsable_certificates(found);
+                }
+            }
+        }
+        if roots.is_empty() {
+            let message = match (cafile, capath) {
+                (None, None) => {
+                    "clients have to show a certificate, but neither cafile nor capath says whose are taken"
+                        .into()
+                }
+                (_, Some(path)) => {
+                    format!("capath '{}': there is no certificate (PEM) in it", path.display())
+                }
+                (Some(path), None) => format!("cafile '{}': there is no certificate in it", path.display()),
+            };
+            return Err(self.problem(message));
+        }
+        Ok(roots)
+    }
+
+    fn certificates(&self, option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+        let bytes = self.read(option, path)?;
+        let problem = |message: String| self.problem(format!("{option} '{}': {message}", path.display()));
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let found = found.map_err(|e| problem(format!("malformed: {e}")))?;
+        if found.is_empty() {
+            return Err(problem("there is no certificate (PEM) in it".into()));
+        }
+        Ok(found)
+    }
+
+    fn read(&self, option: &str, path: &Path) -> Result<Vec<u8>, Problem> {
+        fs::read(path).map_err(|e| self.problem(format!("{option} '{}' cannot be read: {e}", path.display())))
+    }
+
+    fn problem(&self, message: String) -> Problem {
+        problem(self.0, message)
+    }
+}
+
+fn problem(settings: &TlsSettings, message: String) -> Problem {
+    Problem { at: Some(settings.at.clone()), severity: Severity::Error, message }
+}
+
+fn days(seconds: i64) -> String {
+    match seconds / (24 * 3600) {
+        0 => "less than a day".into(),
+        1 => "a day".into(),
+        n => format!("{n} days"),
+    }
+}
+
+/// Writes the secrets of connections down, for Wireshark. Whoever has them reads along.
+struct KeyLog(Mutex<File>);
+
+impl KeyLog {
+    fn open(path: &Path, settings: &TlsSettings) -> Result<Self, Problem> {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(path).map_err(|e| {
+            problem(settings, format!("the key log '{}' cannot be written: {e}", path.display()))
+        })?;
+        log::warn!("The keys of all TLS connections are written to '{}'.", path.display());
+        Ok(KeyLog(Mutex::new(file)))
+    }
+}
+
+impl rustls::KeyLog for KeyLog {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = file.write_all(line.as_bytes()) {
+            log::debug!("The key log cannot be written: {e}.");
+        }
+    }
+}
+
+impl fmt::Debug for KeyLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyLog")
+    }
+}

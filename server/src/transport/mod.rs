@@ -1,0 +1,160 @@
+//! What carries a connection's bytes: a socket as it is, or TLS, WebSocket or both around it.
+//!
+//! The first byte decides which ([`Gate::detect`]). The worker reads it as it reads everything; if it
+//! is not MQTT's, [`Transport::wrap`] puts the layers around the socket and they are fed what was read.
+
+mod acceptor;
+mod certificate;
+mod detect;
+mod http;
+mod layered;
+mod plain;
+mod tls;
+mod websocket;
+
+pub(crate) use detect::{Detected, Gate};
+pub(crate) use plain::Socket;
+
+use layered::Layered;
+use std::io::{self, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// How many slices one write takes.
+pub(crate) const SLICES: usize = 64;
+
+/// A connected, non-blocking transport. It owns its socket; dropping it closes.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// TCP or a unix stream as it is.
+    Plain(Socket),
+    /// In a box: most connections are plain, and idle, and there are many.
+    Layered(Box<Layered>),
+}
+
+const _: () = assert!(size_of::<Transport>() <= 16 || cfg!(debug_assertions));
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// So many bytes: none, if a layer kept what came. `more` says whether reading again may bring
+    /// others without a new event.
+    Bytes { bytes: usize, more: bool },
+    /// Nothing is there; an event will come.
+    Nothing,
+    /// The peer has closed its side.
+    End,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    /// How many bytes were taken.
+    pub(crate) bytes: usize,
+    /// Whether the transport takes no more for now; an event will come when it does.
+    pub(crate) full: bool,
+}
+
+impl Transport {
+    /// Puts what `detected` names around a plain socket, from which `read` was already read.
+    pub(crate) fn wrap(self, gate: Arc<Gate>, detected: Detected, read: &[u8]) -> io::Result<Transport> {
+        match self {
+            Transport::Plain(socket) => {
+                Ok(Transport::Layered(Box::new(Layered::new(socket, gate, detected, read.to_vec())?)))
+            }
+            layered @ Transport::Layered(_) => Ok(layered),
+        }
+    }
+
+    /// Reads once, into the front of `buffer`; all of it may be overwritten.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
+        match self {
+            Transport::Plain(socket) => socket.read(buffer),
+            Transport::Layered(layers) => guard(|| layers.read(buffer)),
+        }
+    }
+
+    /// Writes once, as much of `slices` (at most [`SLICES`]) as fits.
+    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
+        match self {
+            Transport::Plain(socket) => socket.write_vectored(slices),
+            Transport::Layered(layers) => guard(|| layers.write_vectored(slices)),
+        }
+    }
+
+    /// Whether the layers have something to write that is not in any outbox.
+    pub(crate) fn has_pending(&self) -> bool {
+        match self {
+            Transport::Plain(_) => false,
+            Transport::Layered(layers) => layers.has_pending(),
+        }
+    }
+
+    /// Writes what the layers have to write. False if the socket takes no more for now.
+    pub(crate) fn flush(&mut self) -> io::Result<bool> {
+        match self {
+            Transport::Plain(_) => Ok(true),
+            Transport::Layered(layers) => guard(|| layers.flush()),
+        }
+    }
+
+    /// Whether the next read may cost as much as a signature.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self, Transport::Layered(layers) if layers.is_handshaking())
+    }
+
+    /// How many bytes the layers hold of a peer that has not got through to MQTT.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Transport::Plain(_) => 0,
+            Transport::Layered(layers) => layers.held(),
+        }
+    }
+
+    /// The name that the peer's certificate gives it: `Ok(None)` where nobody asks for one.
+    ///
+    /// # Errors
+    /// If the listener takes the user name from the certificate, and there is no such name in it.
+    pub(crate) fn identity(&self) -> Result<Option<Box<str>>, &'static str> {
+        match self {
+            Transport::Plain(_) => Ok(None),
+            Transport::Layered(layers) => layers.identity(),
+        }
+    }
+
+    /// Says goodbye on the transport's own terms: what was written still arrives, nothing else will.
+    /// `scratch` is overwritten.
+    pub(crate) fn shutdown(&mut self, scratch: &mut [u8]) {
+        match self {
+            Transport::Plain(socket) => socket.shutdown(scratch),
+            Transport::Layered(layers) => {
+                let _ = guard(|| {
+                    layers.shutdown(scratch);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// Watches the transport, for reading and writing, edge-triggered and once for all its life.
+    pub(crate) fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {
+        self.socket().register(registry, token)
+    }
+
+    /// Ends the watch: another poll takes the transport over.
+    pub(crate) fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
+        self.socket().deregister(registry)
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Transport::Plain(socket) => socket,
+            Transport::Layered(layers) => layers.socket(),
+        }
+    }
+}
+
+/// A panic in a layer is the end of its connection, not of the broker's.
+fn guard<T>(f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(io::Error::other("a panic, which is a bug")))
+}
