@@ -262,7 +262,10 @@ fn clients_that_are_in_do_not_wait_for_those_at_the_door() {
         worst = worst.max(begin.elapsed());
     }
     assert!(worst < Duration::from_millis(500), "{worst:?}");
-    assert!(matches!(knocking[0].packet()[3], 3 | 5));
+    // Each is answered: refused, or told that the server is busy.
+    for peer in &mut knocking {
+        assert!(matches!(peer.packet()[3], 3 | 5));
+    }
 }
 
 /// Known and unknown users have to take the same time.

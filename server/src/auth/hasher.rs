@@ -1,7 +1,6 @@
 //! Checking passwords costs milliseconds on purpose: it happens on threads of its own.
 //!
-//! What waits is bounded, in number and in bytes; beyond that a client is told that the server is busy, and so
-//! is one that has waited too long to still be there.
+//! What waits is bounded, in number, in bytes and in time; a client beyond that is told that the server is busy.
 //!
 //! Who fails often is slowed down: after [`FREE_FAILURES`] in a row from one address each further answer to
 //! it, right or wrong, is held back, [`DELAY_STEP`] longer each time up to [`DELAY_MAX`], and
@@ -24,8 +23,9 @@ use zeroize::Zeroizing;
 const WAITING_MAX: usize = 1024;
 /// How many bytes of names and passwords may wait.
 const WAITING_BYTES_MAX: usize = 8 << 20;
-/// Who asked longer ago than this has gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who has waited longer than this is told that the server is busy: before the time for CONNECT (10 s) is over,
+/// when nothing could be told any more.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Failures in a row from one address that cost nothing extra.
 const FREE_FAILURES: u32 = 5;
 /// How much later each further answer comes.
