@@ -19,7 +19,7 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
             let file = file.display();
             let message = match e.kind() {
                 std::io::ErrorKind::IsADirectory => format!("Config file '{file}' is a directory."),
-                _ => format!("Unable to open config file '{file}'. {e}."),
+                _ => format!("Unable to open config file '{file}'.\n{e}."),
             };
             return draft.say_at(included_at.cloned(), Severity::Error, message);
         }

@@ -179,7 +179,7 @@ fn all_problems_are_told_at_once_and_nothing_applies() {
     let missing = read(Path::new("/nowhere/x.conf"), &[]).unwrap_err();
     assert_eq!(
         missing[0].to_string(),
-        "Error: Unable to open config file '/nowhere/x.conf'. No such file or directory (os error 2)."
+        "Error: Unable to open config file '/nowhere/x.conf'.\nNo such file or directory (os error 2)."
     );
     let directory = read(Path::new("/"), &[]).unwrap_err();
     assert_eq!(directory[0].to_string(), "Error: Config file '/' is a directory.");
