@@ -58,7 +58,7 @@ fn mistakes_are_told_with_their_place_and_exit_with_3() {
         assert!(err.starts_with(&expected), "{err}");
     }
     let (code, _, err) = output(&["-c", &dir.path("none.conf")]);
-    let message = format!("Error: Unable to open config file '{}'. No such file", dir.path("none.conf"));
+    let message = format!("Error: Unable to open config file '{}'.\nNo such file", dir.path("none.conf"));
     assert!(code == Some(3) && err.starts_with(&message), "{err}");
 }
 

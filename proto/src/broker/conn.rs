@@ -1,11 +1,11 @@
 //! Connections: bytes in, bytes out, and how they end.
 
-use super::Shard;
 use super::connect::Request;
 use super::io::{ConnId, Output};
 use super::mount::Mount;
 use super::publish::Route;
 use super::timer::Timer;
+use super::{EFFORT, Shard, Work};
 use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
 use crate::session::{Link, Sent};
 use crate::time::Instant;
@@ -39,6 +39,12 @@ pub(super) enum Pause {
     Output = 8,
     /// Until the gates its acknowledgements wait for have opened.
     Gates = 16,
+    /// Until its turn comes again: what it sent has caused much work.
+    Turn = 32,
+    /// Until its SUBACKs have left.
+    Subscribes = 64,
+    /// Until it has taken the retained messages it asked for.
+    Replays = 128,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.
@@ -90,6 +96,8 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
     pub blocked: bool,
+    /// How many SUBACKs wait.
+    pub waiting: u16,
     /// When the timers of the connection fire.
     pub alive_armed: Instant,
     pub stalled_armed: Instant,
@@ -133,6 +141,7 @@ impl Shard {
             paused: 0,
             dirty: false,
             blocked: false,
+            waiting: 0,
             alive_armed: Instant::NEVER,
             stalled_armed: Instant::NEVER,
             progress_at: self.now,
@@ -173,6 +182,11 @@ impl Shard {
                     let Some(frame) = step.frame else { break Flow::Continue };
                     packets += 1;
                     match self.on_frame(id, phase, frame) {
+                        Flow::Continue if self.effort > EFFORT => {
+                            self.pause(id, Pause::Turn);
+                            self.work.push_back(Work::Resume(id));
+                            break Flow::Pause;
+                        }
                         Flow::Continue => phase = Phase::Running,
                         other => break other,
                     }
@@ -293,7 +307,13 @@ impl Shard {
         if left < soft {
             self.resume(id, Pause::Output);
         }
-        if left < super::replay::PACE_BYTES && session != NO_SESSION {
+        if session == NO_SESSION {
+            return;
+        }
+        if was_blocked && left < soft {
+            self.pump(session);
+        }
+        if left < super::replay::PACE_BYTES {
             self.wake_replays(session);
         }
     }

@@ -78,7 +78,11 @@ pub struct Shard {
     interest: Interest,
     retained: replay::Retained,
     replays: Slab<replay::Replay>,
-    waiting: VecDeque<subscribe::Waiting>,
+    waiting: Slab<subscribe::Waiting>,
+    /// Those that wait for a gate, in the order of gates.
+    waiting_gates: VecDeque<(u64, u32)>,
+    /// How much matching and delivering the input at hand has caused.
+    effort: usize,
 
     peers: Vec<Peer>,
     barriers: VecDeque<peer::Barrier>,
@@ -128,10 +132,14 @@ enum Work {
     Serve(u32),
     /// Messages of a peer that came during a fan-out for it.
     Backlog(ShardId),
+    /// The rest of what a connection sent, which has caused much work already.
+    Resume(ConnId),
 }
 
 /// How many receivers or retained messages one step of [`Work`] handles.
 const SLICE: usize = 4096;
+/// How many subscriptions matched and receivers served one call of [`Input::Received`] may cause, about.
+const EFFORT: usize = 32_768;
 /// How many steps of work one [`Input::Timeout`] does.
 const STEPS: usize = 4;
 
@@ -168,7 +176,9 @@ impl Shard {
             interest: Interest::new(placement.key()),
             retained: replay::Retained::new(hash),
             replays: Slab::new(),
-            waiting: VecDeque::new(),
+            waiting: Slab::new(),
+            waiting_gates: VecDeque::new(),
+            effort: 0,
             peers: (0..shards).map(|_| Peer::default()).collect(),
             barriers: VecDeque::new(),
             gate: 0,
@@ -207,6 +217,7 @@ impl Shard {
     /// `now` never goes back; a smaller value counts as the last one.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> usize {
         self.now = self.now.max(now);
+        self.effort = 0;
         match input {
             Input::Received { conn, bytes } => return self.on_received(conn, bytes),
             Input::Written { conn, bytes } => self.on_written(conn, bytes),
@@ -299,6 +310,7 @@ impl Shard {
                 Work::Replay(replay) => self.run_replay(replay),
                 Work::Serve(serve) => self.continue_serve(serve),
                 Work::Backlog(from) => self.continue_backlog(from),
+                Work::Resume(conn) => self.resume(conn, Pause::Turn),
             }
         }
     }

@@ -100,13 +100,13 @@ pub enum PeerMessage {
         member: SessionKey,
         /// Whether the member is connected.
         connected: bool,
+        /// What to answer with.
+        ticket: u32,
     },
     /// All shards know of the group now: the SUBACK may go.
     ShareJoined {
-        /// The whole filter.
-        filter: Box<str>,
-        /// The member.
-        member: SessionKey,
+        /// What the join was given.
+        ticket: u32,
     },
     /// A session of mine leaves a shared subscription.
     ShareLeave {
@@ -366,7 +366,7 @@ impl Shard {
             PeerMessage::ReplayEnd { key } => self.on_replay_pause(from, key, None),
             PeerMessage::ReplayMore { key, serve } => self.on_replay_more(from, key, serve, true),
             PeerMessage::ReplayCancel { key, serve } => self.on_replay_more(from, key, serve, false),
-            PeerMessage::ShareJoined { member, filter } => self.on_share_joined(member, &filter),
+            PeerMessage::ShareJoined { ticket } => self.on_share_joined(ticket),
             PeerMessage::ShareDeliver { filter, member, message } => {
                 self.on_share_deliver(&filter, member, &message);
             }

@@ -70,6 +70,13 @@ pub(super) struct Route {
     peers: u64,
 }
 
+impl Route {
+    /// How many receivers it has: groups, then sessions.
+    fn len(&self) -> usize {
+        self.groups.len() + self.targets.len()
+    }
+}
+
 /// Where in a route being built a session stands, to merge its subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
@@ -273,7 +280,7 @@ impl Shard {
         let gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
         let ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
-        if done < route.targets.len() {
+        if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
             let fan = Fan { source: Source::Conn(id, ack), message, route, at: done };
             self.work.push_back(Work::Fan(fan));
@@ -344,9 +351,6 @@ impl Shard {
         if publication.retain {
             self.retained.saw_live(&publication);
         }
-        for &group in &route.groups {
-            self.deliver_to_group(group, &message);
-        }
         self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
     }
 
@@ -358,7 +362,7 @@ impl Shard {
         mut kept: Option<Message>,
     ) -> bool {
         let done = self.deliver(publication, &route, 0, None, &mut kept);
-        if done < route.targets.len() {
+        if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(publication));
             self.work.push_back(Work::Fan(Fan { source, message, route, at: done }));
             return false;
@@ -371,7 +375,7 @@ impl Shard {
         let message = fan.message.clone();
         fan.at =
             self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
-        if fan.at < fan.route.targets.len() {
+        if fan.at < fan.route.len() {
             return self.work.push_back(Work::Fan(fan));
         }
         match fan.source {
@@ -399,12 +403,13 @@ impl Shard {
 
     /// Finds out who `topic` goes to. `publisher` is a session, or [`NO_SESSION`].
     pub(super) fn build_route(&mut self, route: &mut Route, topic: &str, publisher: u32) {
-        let Shard { subscriptions, scratch, marks, sessions, config, .. } = self;
+        let Shard { subscriptions, scratch, marks, sessions, config, effort, .. } = self;
         let mut denied = None;
         route.targets.clear();
         route.groups.clear();
         marks.epoch = marks.epoch.wrapping_add(1);
         subscriptions.matches(topic, scratch, |subscriber, subscription| {
+            *effort += 1;
             if subscriber & 1 == 1 {
                 return route.groups.push(subscriber >> 1);
             }
@@ -476,16 +481,11 @@ impl Shard {
             }
             told = true;
         }
-        if !route.groups.is_empty() {
-            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
-            for &group in &route.groups {
-                told |= self.deliver_to_group(group, &message);
-            }
-        }
-        told
+        // A member of a shared subscription may live anywhere.
+        told || self.shards > 1 && !route.groups.is_empty()
     }
 
-    /// Delivers to at most [`SLICE`] targets from `at`; returns where to go on.
+    /// Delivers to at most [`SLICE`] receivers from `at`, groups first; returns where to go on.
     fn deliver(
         &mut self,
         publication: &Publication<'_>,
@@ -494,8 +494,19 @@ impl Shard {
         raw: Raw<'_>,
         kept: &mut Option<Message>,
     ) -> usize {
-        let end = route.targets.len().min(at + SLICE);
-        for target in &route.targets[at..end] {
+        let groups = route.groups.len();
+        let end = route.len().min(at + SLICE);
+        self.effort += end - at;
+        if at < groups {
+            let changed = route.subscriptions != self.subscriptions.generation();
+            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            for &group in &route.groups[at..end.min(groups)] {
+                if !changed || self.group_matches(group, publication.topic) {
+                    self.deliver_to_group(group, &message);
+                }
+            }
+        }
+        for target in &route.targets[at.saturating_sub(groups)..end.saturating_sub(groups)] {
             let qos = self.config.delivered_qos(publication.qos, target.qos);
             let retain = publication.retain && target.retain_as_published;
             if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
@@ -573,7 +584,7 @@ impl Shard {
         if out.queued() == 0 {
             session.epoch = self.epoch;
         }
-        let queued = out.queued_bytes() + delivery.message.size() as u64;
+        let queued = out.queued_bytes() + delivery.size();
         if out.queued() > 0 && (out.queued() >= most || queued > most_bytes) {
             self.counters.publish_dropped += 1;
             return;

@@ -6,10 +6,12 @@
 //! A live message may overtake an older retained one on its way from another shard. The last few
 //! live ones are remembered while portions are awaited, and an older one of the same topic and origin dropped.
 
+use super::conn::Pause;
 use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
 use super::publish::{Qos0, Subscription, session_subscriber};
+use super::subscribe::REPLAYS_MAX;
 use super::{SLICE, Shard, Work};
 use crate::codec::QoS;
 use crate::message::{Message, MessageId, Publication};
@@ -342,6 +344,10 @@ impl Shard {
             }
             if replays.is_empty() {
                 *replays = VecDeque::new();
+            }
+            let room = replays.len() < REPLAYS_MAX / 2;
+            if let Some(id) = self.sessions[index].conn.filter(|_| room) {
+                self.resume(id, Pause::Replays);
             }
         }
     }

@@ -10,9 +10,10 @@ use super::rights::Subject;
 use super::timer::Timer;
 use crate::codec::PacketType;
 use crate::message::Message;
-use crate::session::{Incoming, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
+use crate::session::{Incoming, Link, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -50,7 +51,7 @@ pub(super) struct Session {
     pub outgoing: Outgoing,
     pub incoming: Incoming,
     /// Shared subscriptions.
-    pub shares: Vec<super::share::Membership>,
+    pub shares: BTreeMap<Box<str>, super::share::Membership>,
     /// The number of the last one.
     pub last_share: u32,
     /// Its places in the list of replays.
@@ -91,7 +92,7 @@ impl Shard {
             armed: Instant::NEVER,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
-            shares: Vec::new(),
+            shares: BTreeMap::new(),
             last_share: 0,
             replays: VecDeque::new(),
         });
@@ -210,14 +211,14 @@ impl Shard {
         session.incoming = Incoming::default();
         replays.into_iter().for_each(|r| self.end_replay(r));
         let key = self.sessions[index].key(index);
-        for share in &shares {
-            self.leave_share(&share.filter, key);
+        for filter in shares.keys() {
+            self.leave_share(filter, key);
         }
-        for delivery in waiting.into_iter().filter(|d| d.share != 0) {
-            if let Some(share) = shares.iter().find(|s| s.number == delivery.share) {
-                let message =
-                    PeerMessage::ShareReturn { filter: share.filter.clone(), message: delivery.message };
-                self.send_to_share_owner(&share.filter, message);
+        let filters: BTreeMap<u32, Box<str>> = shares.into_iter().map(|(f, s)| (s.number, f)).collect();
+        for delivery in waiting {
+            if let Some(filter) = filters.get(&delivery.share) {
+                let returned = PeerMessage::ShareReturn { filter: filter.clone(), message: delivery.message };
+                self.send_to_share_owner(filter, returned);
             }
         }
     }
@@ -233,7 +234,12 @@ impl Shard {
         let subject = Subject { client_id: &session.client_id, username: session.username.as_deref() };
         let rights = (session.epoch != *epoch).then(|| config.rights(session.listener));
         let expired = &mut 0;
-        while let Some(send) = session.outgoing.next(conn.link.send_window, now, |_| *expired += 1) {
+        // Who takes no output gets no more, whatever it acknowledges: `on_written` goes on.
+        let soft = config.output_soft_bytes;
+        let has_room = |link: &Link, blocked: bool| !blocked || link.outbox.len() < soft;
+        while has_room(&conn.link, conn.blocked)
+            && let Some(send) = session.outgoing.next(conn.link.send_window, now, |_| *expired += 1)
+        {
             any = true;
             let (packet_id, dup, delivery) = match send {
                 ToSend::PubRel { packet_id } => {

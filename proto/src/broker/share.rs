@@ -11,7 +11,7 @@ use crate::session::{Delivery, SubscriptionIds};
 use crate::table::Slab;
 use crate::topic::TopicFilter;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 /// A member, as the owner knows it.
@@ -36,14 +36,13 @@ struct Group {
 pub(super) struct Groups {
     groups: Slab<Group>,
     by_filter: BTreeMap<Box<str>, u32>,
-    /// Joins to be confirmed when a gate opens.
-    joining: Vec<(u64, ShardId, SessionKey, Box<str>)>,
+    /// Joins to be confirmed when their gates open, in the order of these.
+    joining: VecDeque<(u64, ShardId, u32)>,
 }
 
 /// A shared subscription, as its member's session knows it.
 #[derive(Debug)]
 pub(super) struct Membership {
-    pub filter: Box<str>,
     /// What deliveries through it are marked with.
     pub number: u32,
     qos: QoS,
@@ -64,8 +63,8 @@ impl Shard {
     /// What an owner is told by a member's shard.
     pub(super) fn on_share_message(&mut self, from: ShardId, message: PeerMessage) {
         match message {
-            PeerMessage::ShareJoin { filter, member, connected } => {
-                self.on_share_join(from, &filter, Member { shard: from, key: member, connected });
+            PeerMessage::ShareJoin { filter, member, connected, ticket } => {
+                self.on_share_join(from, &filter, Member { shard: from, key: member, connected }, ticket);
             }
             PeerMessage::ShareLeave { filter, member } => self.on_share_leave(from, &filter, member),
             PeerMessage::ShareMember { filter, member, connected } => {
@@ -85,20 +84,20 @@ impl Shard {
         }
     }
 
-    /// A session subscribes. True if the owner will answer with [`PeerMessage::ShareJoined`].
-    pub(super) fn join_share(&mut self, index: u32, filter: &str, qos: QoS, id: u32) -> bool {
+    /// A session subscribes. True if the owner will answer with [`PeerMessage::ShareJoined`] and this ticket.
+    pub(super) fn join_share(&mut self, index: u32, filter: &str, qos: QoS, id: u32, ticket: u32) -> bool {
         let session = &mut self.sessions[index];
         let key = session.key(index);
-        match session.shares.iter_mut().find(|s| *s.filter == *filter) {
+        match session.shares.get_mut(filter) {
             Some(known) => (known.qos, known.id) = (qos, id),
             None => {
                 session.last_share += 1;
                 let number = session.last_share;
-                session.shares.push(Membership { filter: filter.into(), number, qos, id });
+                session.shares.insert(filter.into(), Membership { number, qos, id });
                 self.counters.shared_subscriptions += 1;
             }
         }
-        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected: true };
+        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected: true, ticket };
         self.send_to_share_owner(filter, join);
         self.placement.shard(filter.as_bytes()) != self.id
     }
@@ -107,8 +106,9 @@ impl Shard {
     pub(super) fn unjoin_share(&mut self, index: u32, filter: &str) -> bool {
         let session = &mut self.sessions[index];
         let key = session.key(index);
-        let Some(at) = session.shares.iter().position(|s| *s.filter == *filter) else { return false };
-        session.shares.remove(at);
+        if session.shares.remove(filter).is_none() {
+            return false;
+        }
         self.leave_share(filter, key);
         true
     }
@@ -125,13 +125,13 @@ impl Shard {
             return;
         }
         let member = session.key(index);
-        let filters: Vec<Box<str>> = session.shares.iter().map(|s| s.filter.clone()).collect();
+        let filters: Vec<Box<str>> = session.shares.keys().cloned().collect();
         for filter in filters {
             self.send_to_share_owner(&filter.clone(), PeerMessage::ShareMember { filter, member, connected });
         }
     }
 
-    fn on_share_join(&mut self, from: ShardId, filter: &str, member: Member) {
+    fn on_share_join(&mut self, from: ShardId, filter: &str, member: Member, ticket: u32) {
         let key = member.key;
         let known = self.groups.by_filter.get(filter).copied();
         let group = known.unwrap_or_else(|| {
@@ -161,16 +161,17 @@ impl Shard {
         // All shards must know before the member is told; a gate covers what was just announced.
         let gate = self.gate();
         if from != self.id {
-            self.groups.joining.push((gate, from, key, filter.into()));
+            self.groups.joining.push_back((gate, from, ticket));
         }
     }
 
     /// Gates opened: members may be told.
     pub(super) fn release_joins(&mut self) {
-        let opened = self.opened;
-        let ready: Vec<_> = self.groups.joining.extract_if(.., |(gate, ..)| *gate <= opened).collect();
-        for (_, to, member, filter) in ready {
-            self.send_to_peer(to, PeerMessage::ShareJoined { member, filter });
+        while let Some(&(gate, to, ticket)) = self.groups.joining.front()
+            && gate <= self.opened
+        {
+            self.groups.joining.pop_front();
+            self.send_to_peer(to, PeerMessage::ShareJoined { ticket });
         }
     }
 
@@ -192,14 +193,14 @@ impl Shard {
     }
 
     /// Gives a message to one member: connected ones in turn, one that is away only if none is
-    /// connected. True if that member lives on another shard.
-    pub(super) fn deliver_to_group(&mut self, at: u32, message: &Message) -> bool {
-        let Some(group) = self.groups.groups.get_mut(at) else { return false };
+    /// connected.
+    pub(super) fn deliver_to_group(&mut self, at: u32, message: &Message) {
+        let Some(group) = self.groups.groups.get_mut(at) else { return };
         let count = group.members.len();
         let turn = |connected: bool| {
             (0..count).map(|i| (group.next + i) % count).find(|&i| group.members[i].connected == connected)
         };
-        let Some(chosen) = turn(true).or_else(|| turn(false)) else { return false };
+        let Some(chosen) = turn(true).or_else(|| turn(false)) else { return };
         group.next = (chosen + 1) % count;
         let member = &group.members[chosen];
         let (shard, key) = (member.shard, member.key);
@@ -209,14 +210,19 @@ impl Shard {
                 shard,
                 PeerMessage::ShareDeliver { filter, member: key, message: message.clone() },
             );
-            return true;
+            return;
         }
         let filter = core::mem::take(&mut group.filter);
         self.on_share_deliver(&filter, key, message);
         if let Some(group) = self.groups.groups.get_mut(at) {
             group.filter = filter;
         }
-        false
+    }
+
+    /// Whether a place in the list of groups still has a group that a topic matches.
+    pub(super) fn group_matches(&self, at: u32, topic: &str) -> bool {
+        let group = self.groups.groups.get(at);
+        group.is_some_and(|g| TopicFilter::parse(&g.filter).is_ok_and(|f| f.matches(topic)))
     }
 
     /// The member chosen is none any more: its owner hears of that before this, and chooses another.
@@ -231,7 +237,7 @@ impl Shard {
             return self.give_back(filter, message);
         };
         let session = &self.sessions[index];
-        let Some(share) = session.shares.iter().find(|s| *s.filter == *filter) else {
+        let Some(share) = session.shares.get(filter) else {
             return self.give_back(filter, message); // It left meanwhile.
         };
         if !self.config.rights(session.listener).may_receive(session.subject(), message.topic()) {

@@ -2,29 +2,32 @@
 //! delivered: at once with one shard, otherwise when every peer has acknowledged the new interest.
 
 use super::Shard;
-use super::conn::Flow;
+use super::conn::{Flow, Pause};
 use super::denial::Denial;
 use super::interest::Change;
 use super::io::ConnId;
-use super::peer::{PeerMessage, ReplayKey, SessionKey};
+use super::peer::{PeerMessage, ReplayKey};
 use super::publish::{Subscription, session_subscriber};
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
 };
 use crate::topic::{TopicError, TopicFilter, separators};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use log::debug;
+
+/// How many SUBACKs of one connection may wait before it is not read.
+const WAITING_MAX: u16 = 64;
+/// How many replays of one session may wait for its client before that is not read.
+pub(super) const REPLAYS_MAX: usize = 1024;
 
 /// A SUBACK that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// The gate that must have opened.
     gate: u64,
-    /// The shared subscriptions whose owners have not answered.
-    joins: Vec<Box<str>>,
-    session: SessionKey,
+    /// How many owners of shared subscriptions have not answered.
+    joins: u32,
     conn: ConnId,
     packet_id: u16,
     codes: Vec<u8>,
@@ -42,8 +45,7 @@ impl Shard {
         let max_qos = self.config.limits(listener).max_qos;
         let mut waiting = Waiting {
             gate: 0,
-            joins: Vec::new(),
-            session: self.sessions[index].key(index),
+            joins: 0,
             conn: id,
             packet_id: subscribe.packet_id,
             codes: Vec::with_capacity(subscribe.len()),
@@ -76,6 +78,7 @@ impl Shard {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
         }
+        let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
         for (filter, mut options) in subscribe.filters() {
             options.qos = options.qos.min(max_qos);
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
@@ -85,7 +88,7 @@ impl Shard {
                 Some(reason) if v5 => reason as u8,
                 Some(_) => 0x80,
                 None => {
-                    self.apply(index, filter, options, subscription_id, v5, &mut waiting);
+                    self.apply(index, filter, options, subscription_id, ticket, &mut waiting);
                     options.qos as u8
                 }
             };
@@ -93,10 +96,33 @@ impl Shard {
         }
         // Another subscriber may have told of the same pattern a moment ago: not all may know yet.
         waiting.gate = self.interest_gate;
-        if self.is_ready(&waiting) {
+        if waiting.joins == 0 && waiting.gate <= self.opened {
+            self.waiting.remove(ticket);
             self.finish_subscribe(waiting);
-        } else {
-            self.waiting.push_back(waiting);
+            return self.after_subscribe(id, index);
+        }
+        if waiting.gate > self.opened {
+            self.waiting_gates.push_back((waiting.gate, ticket));
+        }
+        self.waiting[ticket] = waiting;
+        if let Some(conn) = self.conn(id) {
+            conn.waiting += 1;
+            if conn.waiting >= WAITING_MAX {
+                self.pause(id, Pause::Subscribes);
+                return Flow::Pause;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// A client that asks for more than it takes is not read until it has taken some.
+    fn after_subscribe(&mut self, id: ConnId, index: u32) -> Flow {
+        if self.conn(id).is_none() {
+            return Flow::Closed;
+        }
+        if self.sessions.get(index).is_some_and(|s| s.replays.len() >= REPLAYS_MAX) {
+            self.pause(id, Pause::Replays);
+            return Flow::Pause;
         }
         self.after_answer(id)
     }
@@ -124,7 +150,7 @@ impl Shard {
         filter: TopicFilter<'_>,
         options: SubscribeOptions,
         id: u32,
-        v5: bool,
+        ticket: u32,
         waiting: &mut Waiting,
     ) {
         debug!(
@@ -134,8 +160,8 @@ impl Shard {
             options.qos as u8
         );
         if filter.share().is_some() {
-            if self.join_share(index, filter.as_str(), options.qos, id) {
-                waiting.joins.push(filter.as_str().into());
+            if self.join_share(index, filter.as_str(), options.qos, id, ticket) {
+                waiting.joins += 1;
             }
             return; // No retained messages are sent.
         }
@@ -156,7 +182,7 @@ impl Shard {
             RetainHandling::SendIfNew => !replaced,
             RetainHandling::DoNotSend => false,
         };
-        if replay || !v5 {
+        if replay {
             waiting.replays.push(self.create_replay(index, filter.filter(), value));
         }
     }
@@ -177,46 +203,48 @@ impl Shard {
         });
     }
 
-    fn is_ready(&self, waiting: &Waiting) -> bool {
-        waiting.joins.is_empty() && waiting.gate <= self.opened
-    }
-
     /// Gates opened: some SUBACKs may leave.
     pub(super) fn release_subscribes(&mut self) {
-        let mut at = 0;
-        while let Some(waiting) = self.waiting.get(at) {
-            if !self.is_ready(waiting) {
-                at += 1;
-                continue;
-            }
-            if let Some(waiting) = self.waiting.remove(at) {
-                self.finish_subscribe(waiting);
-            }
+        while let Some(&(gate, ticket)) = self.waiting_gates.front()
+            && gate <= self.opened
+        {
+            self.waiting_gates.pop_front();
+            self.check_waiting(ticket);
         }
     }
 
     /// The owner of a shared subscription has told everyone.
-    pub(super) fn on_share_joined(&mut self, member: SessionKey, filter: &str) {
-        let mut waiting = self.waiting.iter_mut().filter(|w| w.session == member);
-        if let Some((waiting, at)) =
-            waiting.find_map(|w| w.joins.iter().position(|f| **f == *filter).map(|at| (w, at)))
-        {
-            waiting.joins.remove(at);
-            self.release_subscribes();
+    pub(super) fn on_share_joined(&mut self, ticket: u32) {
+        if let Some(waiting) = self.waiting.get_mut(ticket) {
+            waiting.joins = waiting.joins.saturating_sub(1);
+            self.check_waiting(ticket);
+        }
+    }
+
+    fn check_waiting(&mut self, ticket: u32) {
+        let opened = self.opened;
+        if !self.waiting.get(ticket).is_some_and(|w| w.joins == 0 && w.gate <= opened) {
+            return;
+        }
+        let Some(waiting) = self.waiting.remove(ticket) else { return };
+        let id = waiting.conn;
+        self.finish_subscribe(waiting);
+        if let Some(conn) = self.conn(id) {
+            conn.waiting -= 1;
+            if conn.waiting < WAITING_MAX / 2 {
+                self.resume(id, Pause::Subscribes);
+            }
         }
     }
 
     fn finish_subscribe(&mut self, waiting: Waiting) {
-        if self.conn(waiting.conn).is_some() {
+        let id = waiting.conn;
+        if self.conn(id).is_some() {
             // [MQTT-3.8.4-1]
-            self.put(
-                waiting.conn,
-                &Packet::SubAck(SubAck {
-                    packet_id: waiting.packet_id,
-                    properties: Properties::default(),
-                    codes: &waiting.codes,
-                }),
-            );
+            let (packet_id, properties) = (waiting.packet_id, Properties::default());
+            if !self.put(id, &Packet::SubAck(SubAck { packet_id, properties, codes: &waiting.codes })) {
+                self.fail(id, ReasonCode::PacketTooLarge, "the SUBACK is larger than the client takes");
+            }
         }
         for replay in waiting.replays {
             self.start_replay(replay);
@@ -256,7 +284,9 @@ impl Shard {
         }
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::default(), codes: &codes };
-        self.put(id, &Packet::UnsubAck(unsuback));
+        if !self.put(id, &Packet::UnsubAck(unsuback)) {
+            return self.fail(id, ReasonCode::PacketTooLarge, "the UNSUBACK is larger than the client takes");
+        }
         self.after_answer(id)
     }
 }

@@ -64,6 +64,13 @@ pub struct Delivery {
     pub share: u32,
 }
 
+impl Delivery {
+    /// How many bytes it takes up.
+    pub fn size(&self) -> u64 {
+        (self.message.size() + 4 * self.ids.as_slice().len()) as u64
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// PUBLISH sent, waiting for PUBACK or PUBREC.
@@ -153,7 +160,7 @@ impl Outgoing {
 
     /// Queues a message; [`Outgoing::next`] tells when to send it. The caller holds the limits.
     pub fn push(&mut self, delivery: Delivery) {
-        self.queue_bytes += delivery.message.size() as u64;
+        self.queue_bytes += delivery.size();
         self.queue.push_back(delivery);
     }
 
@@ -194,7 +201,7 @@ impl Outgoing {
             }
             let packet_id = self.free_id()?;
             let delivery = self.queue.pop_front()?;
-            self.queue_bytes -= delivery.message.size() as u64;
+            self.queue_bytes -= delivery.size();
             if self.queue.is_empty() && self.queue.capacity() > 64 {
                 self.queue = VecDeque::new();
             }
