@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     pub(crate) unwritten: bool,
     /// It is on the worker's list of those to go on with.
     pub(crate) listed: bool,
+    /// The shard has closed it; what it still sends is not looked at.
+    pub(crate) leaving: bool,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 48 || cfg!(debug_assertions));
@@ -40,6 +42,7 @@ impl Connection {
             full: false,
             unwritten: false,
             listed: false,
+            leaving: false,
         }
     }
 }

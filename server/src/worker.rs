@@ -19,6 +19,7 @@ use hikyaku_proto::codec::ReasonCode;
 use hikyaku_proto::outbox::Outbox;
 use hikyaku_proto::time::Instant;
 use mio::{Events, Poll, Token};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,12 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// What is handed in at most before outputs are drained, so that outboxes are tried before they grow.
 const FLUSH_BYTES: usize = 1 << 20;
 const EVENTS_PER_TURN: usize = 1024;
+/// After so many turns timers are looked at though not all events have been.
+const UNSEEN_TURNS: u32 = 64;
+/// How long a connection stays that the shard has closed with a word, so that its client can read it: what a
+/// client goes on sending to a closed socket resets the connection, and a reset overtakes the word.
+const LINGER: Duration = Duration::from_secs(2);
+const LEAVING_MAX: usize = 1024;
 const LETTERS_PER_TURN: usize = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
 const WRITES_PER_TURN: usize = 16;
@@ -98,6 +105,8 @@ pub(crate) struct Worker {
     /// Whose turn it is to do a TLS handshake.
     next_handshake: ShardId,
     connections: Places<Connection>,
+    /// Those that the shard has closed, with the moment they go.
+    leaving: VecDeque<(Instant, ConnId)>,
     /// Those that have more to do without an event.
     ready: Vec<ConnId>,
     spare: Vec<ConnId>,
@@ -135,6 +144,7 @@ impl Worker {
             next_handshake: id,
             lobby: Lobby::new(guests_max(), connect_timeout),
             connections: Places::new(),
+            leaving: VecDeque::new(),
             ready: Vec::new(),
             spare: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
@@ -148,14 +158,20 @@ impl Worker {
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut now = self.clock.now();
+        // Turns in a row whose events were not all there is.
+        let mut unseen = 0;
         self.flush(now);
         while !self.has_ended(now) {
             let timeout = self.timeout(now);
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => events.clear(),
+            let all_seen = match self.poll.poll(&mut events, timeout) {
+                Ok(()) => events.iter().count() < EVENTS_PER_TURN,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                    events.clear();
+                    false
+                }
                 Err(e) => return Err(e),
-            }
+            };
+            unseen = if all_seen { 0 } else { unseen + 1 };
             now = self.clock.now();
             self.mailbox.wake_up();
             for event in &events {
@@ -165,7 +181,9 @@ impl Worker {
             self.go_on(now);
             self.accept(now);
             self.show_out(now);
-            if self.deadline.is_some_and(|deadline| deadline <= now) {
+            // After a stop of the process the PINGREQs that came meanwhile lie in the sockets: who sent one
+            // is not to be closed for silence before it has been read.
+            if self.deadline.is_some_and(|deadline| deadline <= now) && unseen % UNSEEN_TURNS == 0 {
                 self.shard.handle(now, Input::Timeout);
             }
             self.flush(now);
@@ -179,7 +197,8 @@ impl Worker {
 
     /// How long to wait for events. Unless it is zero, letters ring from here on.
     fn timeout(&self, now: Instant) -> Option<Duration> {
-        let deadlines = [self.deadline, self.lobby.deadline(), self.doors.deadline(), self.ending];
+        let leaving = self.leaving.front().map(|&(deadline, _)| deadline);
+        let deadlines = [leaving, self.deadline, self.lobby.deadline(), self.doors.deadline(), self.ending];
         let next = deadlines.into_iter().flatten().min();
         let wait = next.map(|at| at.since(now));
         if !self.ready.is_empty() || wait == Some(Duration::ZERO) || !self.mailbox.fall_asleep() {
@@ -277,6 +296,9 @@ impl Worker {
     /// Reads one buffer. What it brings not, comes with an event or in the next turn.
     fn read(&mut self, now: Instant, conn: ConnId) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
+        if connection.leaving {
+            return self.read_leaving(conn);
+        }
         if connection.paused || !connection.kept.is_empty() {
             // The events that come meanwhile are spent. What is kept goes first, from the list.
             connection.until_empty = true;
@@ -387,7 +409,7 @@ impl Worker {
                         }
                     }
                 }
-                Output::Close { conn, last } => self.close(conn, &last),
+                Output::Close { conn, last } => self.close(now, conn, &last),
                 Output::Authenticate(question) => self.authenticate(*question),
                 Output::Peer { to, message } => {
                     self.post(to, Letter::Peer { from: self.id, message });
@@ -481,10 +503,38 @@ impl Worker {
         self.list(conn);
     }
 
-    fn close(&mut self, conn: ConnId, last: &Outbox) {
-        let Some(mut connection) = self.remove(conn) else { return };
+    fn close(&mut self, now: Instant, conn: ConnId, last: &Outbox) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         write_all(&mut connection.transport, last);
         connection.transport.shutdown(&mut self.buffer);
+        if last.is_empty() || self.ending.is_some() || self.leaving.len() >= LEAVING_MAX {
+            self.remove(conn);
+            return;
+        }
+        connection.leaving = true;
+        connection.paused = false;
+        connection.kept = Box::default();
+        self.leaving.push_back((now + LINGER, conn));
+    }
+
+    /// Reads what a connection that is closed still sends, and forgets it.
+    fn read_leaving(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
+        match connection.transport.read(&mut self.buffer) {
+            Ok(Received::Bytes { more, .. }) => {
+                connection.readable = more || connection.until_empty;
+                if connection.readable {
+                    self.list(conn);
+                }
+            }
+            Ok(Received::Nothing) => {
+                connection.readable = false;
+                connection.until_empty = false;
+            }
+            Ok(Received::End) | Err(_) => {
+                self.remove(conn);
+            }
+        }
     }
 
     fn accept(&mut self, now: Instant) {
@@ -680,6 +730,12 @@ impl Worker {
 
     /// Closes guests that are late, or too many.
     fn show_out(&mut self, now: Instant) {
+        while let Some(&(deadline, conn)) = self.leaving.front()
+            && (deadline <= now || self.connections.get(conn).is_none())
+        {
+            self.leaving.pop_front();
+            self.remove(conn);
+        }
         loop {
             let connections = &self.connections;
             let Some(conn) = self.lobby.overdue(now, |conn| is_guest(connections, conn)) else { return };
@@ -695,6 +751,9 @@ impl Worker {
         if self.ending.is_none() {
             self.ending = Some(now + SHUTDOWN);
             self.doors = Doors::default();
+            for (_, conn) in std::mem::take(&mut self.leaving) {
+                self.remove(conn);
+            }
             let guests: Vec<_> = self.connections.all().filter(|&c| is_guest(&self.connections, c)).collect();
             for guest in guests {
                 self.remove(guest);
