@@ -1,6 +1,6 @@
 //! The blocking client against a shard of the broker behind a TCP listener.
 
-use hikyaku_client::{Behavior, By, Client, Error, Options, QoS, ReasonCode, Reconnect, Version};
+use hikyaku_client::{Behavior, By, Client, Connector, Error, Options, QoS, ReasonCode, Reconnect, Version};
 use hikyaku_proto::broker::{Config, ConnId, Input, Output, Placement, Shard};
 use hikyaku_proto::time::Instant as Moment;
 use mio::net::{TcpListener, TcpStream};
@@ -178,6 +178,10 @@ fn fast() -> Behavior {
     Behavior { reconnect: Reconnect::After { first, most: first * 10 }, ..Behavior::default() }
 }
 
+fn connect_with(addr: SocketAddr, options: Options, behavior: Behavior) -> Result<Client, Error> {
+    Connector::new(addr, options)?.behavior(behavior).connect()
+}
+
 #[test]
 fn messages_go_both_ways_in_all_versions() {
     let broker = Broker::start();
@@ -218,7 +222,7 @@ fn large_messages_and_many_small_ones_arrive_in_order() {
 fn a_full_queue_stops_reading_and_loses_nothing() {
     let broker = Broker::start();
     let behavior = Behavior { queue_messages: 4, ..fast() };
-    let slow = Client::connect_with(broker.addr, options(Version::V3_1_1, "slow"), behavior).unwrap();
+    let slow = connect_with(broker.addr, options(Version::V3_1_1, "slow"), behavior).unwrap();
     let all = slow.subscribe("t", QoS::AtLeastOnce).unwrap();
     let client = Client::connect(broker.addr, options(Version::V5, "quick")).unwrap();
     let payload = vec![0; 50_000];
@@ -233,7 +237,7 @@ fn a_full_queue_stops_reading_and_loses_nothing() {
 #[test]
 fn qos_2_survives_broken_connections() {
     let broker = Broker::start();
-    let client = Client::connect_with(broker.addr, options(Version::V5, "broken"), fast()).unwrap();
+    let client = connect_with(broker.addr, options(Version::V5, "broken"), fast()).unwrap();
     let all = client.subscribe("t", QoS::ExactlyOnce).unwrap();
     for round in 0..20u32 {
         let sent: Vec<_> = (0..20u32)
@@ -255,7 +259,7 @@ fn qos_2_survives_broken_connections() {
 fn subscriptions_are_made_again_when_the_session_is_lost() {
     let broker = Broker::start();
     let clean = Options::new(Version::V3_1_1, "clean");
-    let client = Client::connect_with(broker.addr, clean, fast()).unwrap();
+    let client = connect_with(broker.addr, clean, fast()).unwrap();
     let all = client.subscribe("t", QoS::AtLeastOnce).unwrap();
     broker.cut();
     // Behind the CONNECT, and so behind the new SUBSCRIBE, whenever that is.
@@ -298,7 +302,7 @@ fn errors_are_told() {
 fn a_client_that_shall_not_reconnect_says_why_it_ended() {
     let broker = Broker::start();
     let behavior = Behavior { reconnect: Reconnect::Never, ..Behavior::default() };
-    let client = Client::connect_with(broker.addr, options(Version::V5, "once"), behavior).unwrap();
+    let client = connect_with(broker.addr, options(Version::V5, "once"), behavior).unwrap();
     let all = client.subscribe("t", QoS::AtMostOnce).unwrap();
     broker.cut();
     assert!(matches!(all.recv(SECONDS_10), Err(Error::Closed)));
