@@ -63,6 +63,13 @@ impl Connector {
         self
     }
 
+    /// Bounds [`Options::connect_timeout`], and so the wait for the server's first answer.
+    pub fn time_limit(mut self, limit: Duration) -> Connector {
+        let limit = self.options.connect_timeout.min(limit).max(Duration::from_millis(1));
+        (self.options.connect_timeout, self.route.timeout) = (limit, limit);
+        self
+    }
+
     /// Where WebSocket is on the server, `/mqtt` if nothing else is said.
     pub fn websocket_path(mut self, path: &str) -> Connector {
         self.route.websocket_path = String::from(path);

@@ -44,7 +44,7 @@ pub use connector::Connector;
 pub use delivery::Delivery;
 pub use error::Error;
 pub use hikyaku_proto::client::{
-    Acknowledge, By, Connected, Dropped, Options, PublishRequest, Received, SendError, Will,
+    Acknowledge, Authentication, By, Connected, Dropped, Options, PublishRequest, Received, SendError, Will,
 };
 pub use hikyaku_proto::codec::{
     Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainHandling, SubscribeOptions, Version,

@@ -7,10 +7,12 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, KeyLogFile, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
 use std::fmt;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,8 +79,8 @@ pub struct Tls {
     pub version: TlsVersion,
     /// Application protocols to offer (ALPN).
     pub alpn: Vec<Vec<u8>>,
-    /// Whether to write keys to the file that the environment variable `SSLKEYLOGFILE` names, for debugging.
-    pub key_log: bool,
+    /// A file to append the keys to, for debugging: whoever reads it can read what is sent.
+    pub key_log: Option<PathBuf>,
 }
 
 impl Tls {
@@ -120,8 +122,10 @@ impl Tls {
             _ => return Err(TlsError::HalfIdentity),
         };
         config.alpn_protocols = self.alpn.clone();
-        if self.key_log {
-            config.key_log = Arc::new(KeyLogFile::new());
+        if let Some(path) = &self.key_log {
+            let opened = File::options().create(true).append(true).open(path);
+            let file = opened.map_err(|error| TlsError::Read(path.clone(), error))?;
+            config.key_log = Arc::new(Keys(file));
         }
         Ok(Arc::new(config))
     }
@@ -178,6 +182,20 @@ fn add_system(roots: &mut RootCertStore) {
     };
     if let Some(found) = files.iter().find_map(|file| certificates(file).ok()) {
         roots.add_parsable_certificates(found);
+    }
+}
+
+/// Where the keys go, in the format that Wireshark reads.
+#[derive(Debug)]
+struct Keys(File);
+
+impl KeyLog for Keys {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        if let Err(error) = (&self.0).write_all(line.as_bytes()) {
+            log::warn!("Cannot write TLS keys: {error}.");
+        }
     }
 }
 

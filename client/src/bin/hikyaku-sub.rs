@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! `hikyaku-sub` shows messages.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hikyaku_client::tool::main(hikyaku_client::tool::Tool::Sub)
+}
