@@ -212,7 +212,9 @@ impl Config {
                 continue;
             }
             self.take(&mut words(line.trim_ascii_start())).map_err(|failure| match failure {
-                Failure::Usage(text) => Failure::Usage(format!("{text}\n  at {}:{}", path.display(), number + 1)),
+                Failure::Usage(text) => {
+                    Failure::Usage(format!("{text}\n  at {}:{}", path.display(), number + 1))
+                }
                 other => other,
             })?;
         }
@@ -315,7 +317,8 @@ impl Config {
             Id::Host => self.host = text(value, name)?,
             Id::Port => {
                 let value = text(value, name)?;
-                let port = value.parse().map_err(|_| Failure::usage(format!("Invalid port given: {value}")))?;
+                let port =
+                    value.parse().map_err(|_| Failure::usage(format!("Invalid port given: {value}")))?;
                 self.port = Some(port);
             }
             Id::Url => self.set_url(&text(value, name)?)?,
@@ -521,9 +524,9 @@ impl Config {
     fn check_tool(&self) -> Result<(), Failure> {
         match self.tool {
             Tool::Pub => Ok(()),
-            Tool::Sub if self.topics.is_empty() && self.unsubscribe.is_empty() => Err(Failure::usage(
-                "You must specify a topic to subscribe to (-t) or unsubscribe from (-U).",
-            )),
+            Tool::Sub if self.topics.is_empty() && self.unsubscribe.is_empty() => {
+                Err(Failure::usage("You must specify a topic to subscribe to (-t) or unsubscribe from (-U)."))
+            }
             Tool::Sub if self.no_retained && self.retained_only => {
                 Err(Failure::usage("Combining '-R' and '--retained-only' makes no sense."))
             }
@@ -589,9 +592,7 @@ fn text(value: OsString, option: &str) -> Result<String, Failure> {
 fn topic_name(topic: String, what: &str) -> Result<String, Failure> {
     match TopicName::parse(&topic) {
         Ok(_) => Ok(topic),
-        Err(_) => {
-            Err(Failure::usage(format!("Invalid {what} topic '{topic}', does it contain '+' or '#'?")))
-        }
+        Err(_) => Err(Failure::usage(format!("Invalid {what} topic '{topic}', does it contain '+' or '#'?"))),
     }
 }
 
@@ -642,7 +643,8 @@ mod tests {
 
     #[test]
     fn options_are_read() {
-        let config = read(Tool::Pub, "-L mqtts://me:pw@host/a/b -q 1 -m x -D publish user-property a b").unwrap();
+        let config =
+            read(Tool::Pub, "-L mqtts://me:pw@host/a/b -q 1 -m x -D publish user-property a b").unwrap();
         assert_eq!((config.host.as_str(), config.port, config.os_certs), ("host", Some(8883), true));
         assert_eq!((config.topics.as_slice(), config.qos), (&[String::from("a/b")][..], QoS::AtLeastOnce));
         assert_eq!(config.version, Version::V5);
@@ -657,7 +659,11 @@ mod tests {
             (Tool::Pub, "--hots x", "Error: Unknown option '--hots'.\nDid you mean '--host'?"),
             (Tool::Pub, "-C 1", "Error: Unknown option '-C'."),
             (Tool::Sub, "-h", "Error: -h argument given but no host specified."),
-            (Tool::Sub, "--protocol-version", "Error: --protocol-version argument given but no version specified."),
+            (
+                Tool::Sub,
+                "--protocol-version",
+                "Error: --protocol-version argument given but no version specified.",
+            ),
             (Tool::Sub, "", "Error: You must specify a topic to subscribe to (-t) or unsubscribe from (-U)."),
             (Tool::Sub, "-t x -c", "Error: You must provide a client id if you are using the -c option."),
             (Tool::Pub, "-m x -n", "Error: Only one type of message can be sent at once."),
@@ -675,7 +681,9 @@ mod tests {
 
     #[test]
     fn lines_of_an_options_file_keep_the_spaces_of_a_value() {
-        let words = |line: &str| words(line.as_bytes()).iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>();
+        let words = |line: &str| {
+            words(line.as_bytes()).iter().map(|w| w.to_string_lossy().into_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(words("-m some words"), ["-m", "some words"]);
         assert_eq!(words("-r"), ["-r"]);
         assert_eq!(words("-D publish user-property a b c"), ["-D", "publish", "user-property", "a", "b c"]);

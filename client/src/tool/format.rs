@@ -133,7 +133,8 @@ fn parse_field(text: &[u8]) -> Result<(u8, Field, &[u8]), String> {
 /// A number of any length; beyond reason it stops to grow.
 fn digits(text: &[u8]) -> (usize, &[u8]) {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let number = text[..count].iter().fold(0usize, |n, digit| (n * 10 + usize::from(digit - b'0')).min(65536));
+    let number =
+        text[..count].iter().fold(0usize, |n, digit| (n * 10 + usize::from(digit - b'0')).min(65536));
     (number, &text[count..])
 }
 

@@ -171,7 +171,11 @@ impl Parser<'_> {
         let text = std::str::from_utf8(&rest[..end.unwrap_or(rest.len())]).ok()?;
         let digits = text.strip_prefix('-').unwrap_or(text);
         let whole = digits.bytes().take_while(u8::is_ascii_digit).count();
-        if whole == 0 || whole > 1 && digits.starts_with('0') || digits.ends_with('.') || digits.contains(".e") {
+        if whole == 0
+            || whole > 1 && digits.starts_with('0')
+            || digits.ends_with('.')
+            || digits.contains(".e")
+        {
             return None;
         }
         let value: f64 = text.parse().ok()?;
@@ -250,13 +254,18 @@ mod tests {
         let text = r#" { "a" : [1, -2.50, 1e3, true,null] , "b\u00e9\ud83d\ude00\n":{}, "c": 12345678901234567890 } "#;
         let line = "{\"a\":[1,-2.5,1000,true,null],\"bé😀\\n\":{},\"c\":12345678901234567890}";
         assert_eq!(again(text, false).unwrap(), line);
-        assert_eq!(again("{\"a\":{\"b\":[1,2]}}", true).unwrap(), "{\n\t\"a\":\t{\n\t\t\"b\":\t[1, 2]\n\t}\n}");
+        assert_eq!(
+            again("{\"a\":{\"b\":[1,2]}}", true).unwrap(),
+            "{\n\t\"a\":\t{\n\t\t\"b\":\t[1, 2]\n\t}\n}"
+        );
         assert_eq!(again("{}", true).unwrap(), "{\n}");
     }
 
     #[test]
     fn what_is_not_json_is_refused() {
-        for text in ["", "x", "{", "[1,]", "{\"a\"}", "\"\\x\"", "\"\\ud800\"", "01", "1.", "nul", "1 2", "\"", "-"] {
+        for text in
+            ["", "x", "{", "[1,]", "{\"a\"}", "\"\\x\"", "\"\\ud800\"", "01", "1.", "nul", "1 2", "\"", "-"]
+        {
             assert_eq!(again(text, false), None, "{text}");
         }
         assert_eq!(again(&"[".repeat(100_000), false), None);

@@ -248,8 +248,16 @@ fn distance(a: &str, b: &str) -> usize {
 /// The text of `--help`.
 pub(super) fn help(tool: Tool) -> String {
     let (name, what, usage) = match tool {
-        Tool::Pub => ("hikyaku-pub", "publishes a message and ends.", "{-t TOPIC | -L URL} {-m TEXT | -f FILE | -l | -n | -s}"),
-        Tool::Sub => ("hikyaku-sub", "subscribes and shows the messages that come.", "{-t FILTER… | -U FILTER… | -L URL}"),
+        Tool::Pub => (
+            "hikyaku-pub",
+            "publishes a message and ends.",
+            "{-t TOPIC | -L URL} {-m TEXT | -f FILE | -l | -n | -s}",
+        ),
+        Tool::Sub => (
+            "hikyaku-sub",
+            "subscribes and shows the messages that come.",
+            "{-t FILTER… | -U FILTER… | -L URL}",
+        ),
         Tool::Rr => (
             "hikyaku-rr",
             "publishes a request and shows the response.",

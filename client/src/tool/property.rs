@@ -102,7 +102,8 @@ pub(super) fn add<'a>(
     if !allowed(kind, context) {
         return Err(fail(format!("{name} property not allowed for {packet}")));
     }
-    let Some(command) = command.filter(|c| *c != Command::Publish || name != "subscription-identifier") else {
+    let Some(command) = command.filter(|c| *c != Command::Publish || name != "subscription-identifier")
+    else {
         return Err(fail(format!("{name} property not supported for {packet}")));
     };
     let value = values.first().copied().unwrap_or_default();
@@ -174,8 +175,16 @@ mod tests {
             (["x", "y"], "", "Error: Invalid command x given in --property argument."),
             (["publish", "y"], "", "Error: Invalid property name y given in --property argument."),
             (["subscribe", "topic-alias"], "1", "Error: topic-alias property not allowed for subscribe in"),
-            (["auth", "authentication-method"], "1", "Error: authentication-method property not supported for auth"),
-            (["connect", "receive-maximum"], "65536", "Error: Property value (65536) out of range for property"),
+            (
+                ["auth", "authentication-method"],
+                "1",
+                "Error: authentication-method property not supported for auth",
+            ),
+            (
+                ["connect", "receive-maximum"],
+                "65536",
+                "Error: Property value (65536) out of range for property",
+            ),
             (["connect", "receive-maximum"], "x", "Error: Property value (x) out of range for property"),
             (["publish", "response-topic"], "a/+", "Error: Cannot add property response-topic for publish: "),
         ] {

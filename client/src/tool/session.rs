@@ -123,8 +123,9 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
     let port = if unix { 0 } else { config.port.unwrap_or(scheme.default_port()) };
     let address = Address::new(scheme, &config.host, port);
     let behavior = Behavior { reconnect, subscription_ids: false, ..Behavior::default() };
-    let mut connector =
-        Connector::new(address, options(config)?).map_err(|e| failure(&e, config.version))?.behavior(behavior);
+    let mut connector = Connector::new(address, options(config)?)
+        .map_err(|e| failure(&e, config.version))?
+        .behavior(behavior);
     if let Some(bind) = &config.bind {
         connector = connector.bind(local_address(bind)?);
     }
@@ -141,7 +142,8 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
 }
 
 fn local_address(bind: &str) -> Result<IpAddr, Failure> {
-    let wrong = |error: io::Error| Failure::run(1, format!("Error: Cannot come from {bind}: {}", plain(&error)));
+    let wrong =
+        |error: io::Error| Failure::run(1, format!("Error: Cannot come from {bind}: {}", plain(&error)));
     let found = (bind, 0).to_socket_addrs().map_err(wrong)?.next();
     found.map(|addr| addr.ip()).ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))
 }
@@ -153,7 +155,10 @@ fn trust(config: &Config) -> Result<Tls, Failure> {
         Some("tlsv1.3") => TlsVersion::V1_3,
         Some(other) => {
             let text = "Error: Problem setting TLS options, check the options are valid.";
-            return Err(Failure::run(1, format!("{text}\nTLS version '{other}' is none of tlsv1.2 and tlsv1.3.")));
+            return Err(Failure::run(
+                1,
+                format!("{text}\nTLS version '{other}' is none of tlsv1.2 and tlsv1.3."),
+            ));
         }
     };
     Ok(Tls {
@@ -199,8 +204,16 @@ fn options(config: &Config) -> Result<Options, Failure> {
         receive_maximum: few.unwrap_or(20),
         topic_alias_maximum: 0,
         // Whoever gives an alias wants them used; the numbers are the client's.
-        max_topic_aliases: if config.publish_properties.as_properties().topic_alias().is_some() { 10 } else { 0 },
-        acknowledge: if config.tool == Tool::Pub { Acknowledge::Automatically } else { Acknowledge::Manually },
+        max_topic_aliases: if config.publish_properties.as_properties().topic_alias().is_some() {
+            10
+        } else {
+            0
+        },
+        acknowledge: if config.tool == Tool::Pub {
+            Acknowledge::Automatically
+        } else {
+            Acknowledge::Manually
+        },
         max_inflight: config.max_inflight,
         ..Options::new(config.version, &id)
     };
@@ -248,7 +261,9 @@ pub(super) fn goodbye(client: &Client, config: &Config) {
 /// What to say, and which code to end with.
 pub(super) fn failure(error: &Error, version: Version) -> Failure {
     match error {
-        Error::Io(error) if error.raw_os_error().is_some() => Failure::run(1, format!("Error: {}", plain(error))),
+        Error::Io(error) if error.raw_os_error().is_some() => {
+            Failure::run(1, format!("Error: {}", plain(error)))
+        }
         Error::Io(error) if error.to_string().contains("lookup") => {
             Failure::run(1, format!("Unable to connect (Lookup error.).\n{error}"))
         }

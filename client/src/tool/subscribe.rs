@@ -104,7 +104,9 @@ impl Program<'_> {
         }
         for filter in &config.unsubscribe {
             let properties = config.unsubscribe_properties.as_properties();
-            self.client.unsubscribe(&[filter], properties).map_err(|error| failure(&error, config.version))?;
+            self.client
+                .unsubscribe(&[filter], properties)
+                .map_err(|error| failure(&error, config.version))?;
         }
         Ok(())
     }
@@ -137,14 +139,14 @@ impl Program<'_> {
             return Ok(Next::End);
         }
         let topic = message.topic();
-        let out =
-            |filter: &String| TopicFilter::parse(filter).is_ok_and(|filter| filter.matches(topic));
+        let out = |filter: &String| TopicFilter::parse(filter).is_ok_and(|filter| filter.matches(topic));
         if message.retain() && config.no_retained || config.filter_out.iter().any(out) {
             message.ack();
             return Ok(Next::Message);
         }
         if config.remove_retained && message.retain() {
-            let empty = PublishRequest { topic, qos: QoS::AtLeastOnce, retain: true, ..PublishRequest::default() };
+            let empty =
+                PublishRequest { topic, qos: QoS::AtLeastOnce, retain: true, ..PublishRequest::default() };
             self.client.publish_within(&empty, LONG)?;
         }
         self.output.show(config, &message)?;
