@@ -98,8 +98,9 @@ impl Served {
                 self.poll.registry().register(&mut stream, Token(FIRST + index as usize), interest).unwrap();
                 self.streams.insert(index, (stream, Vec::new()));
                 let conn = ConnId { index, generation: 1 };
-                let opened =
-                    Input::Opened { conn, listener: 0, peer: None, identity: None, entropy: [0; 16] };
+                // Chosen client identifiers come from it.
+                let entropy = u128::from(index).to_be_bytes();
+                let opened = Input::Opened { conn, listener: 0, peer: None, identity: None, entropy };
                 self.shard.handle(self.now(), opened);
             }
             let all: Vec<u32> = self.streams.keys().copied().collect();
@@ -120,17 +121,22 @@ impl Served {
         let now = self.now();
         let Some((stream, kept)) = self.streams.get_mut(&index) else { return };
         let mut buffer = [0; 4096];
-        loop {
+        let mut ended = false;
+        while !ended {
             match stream.read(&mut buffer) {
-                Ok(0) => return self.gone(index),
+                Ok(0) => ended = true,
                 Ok(n) => kept.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return self.gone(index),
+                Err(_) => ended = true,
             }
         }
         let conn = ConnId { index, generation: 1 };
         let used = self.shard.handle(now, Input::Received { conn, bytes: kept });
         kept.drain(..used);
+        // What came before the end counts.
+        if ended {
+            self.gone(index);
+        }
     }
 
     fn write(&mut self, index: u32) {
