@@ -410,8 +410,8 @@ impl Config {
     fn set_identity(&mut self, opt: &Opt, value: OsString) -> Result<(), Failure> {
         let name = opt.names[0];
         match opt.id {
-            Id::ClientId => self.client_id = Some(text(value, name)?),
-            Id::IdPrefix => self.id_prefix = Some(text(value, name)?),
+            Id::Client => self.client_id = Some(text(value, name)?),
+            Id::Prefix => self.id_prefix = Some(text(value, name)?),
             Id::Username => self.username = Some(text(value, name)?),
             Id::Password => self.password = Some(value.into_vec()),
             Id::CaFile => self.ca_file = Some(value.into()),

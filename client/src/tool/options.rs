@@ -20,8 +20,8 @@ pub(super) enum Id {
     Format,
     Help,
     Host,
-    ClientId,
-    IdPrefix,
+    Client,
+    Prefix,
     Insecure,
     KeepAlive,
     Key,
@@ -159,8 +159,8 @@ const TABLE: &[Opt] = &[
     flag(Id::Debug, "-d", "--debug", ALL, "Show each packet."),
     flag(Id::Quiet, "--quiet", "", ALL, "Do not show errors."),
     // The session.
-    value(Id::ClientId, ["-i", "--id"], ["ID", "no id specified"], ALL, "Client identifier. Otherwise the server chooses one."),
-    value(Id::IdPrefix, ["-I", "--id-prefix"], ["PREFIX", "no id prefix specified"], ALL, "Client identifier: this and the process id."),
+    value(Id::Client, ["-i", "--id"], ["ID", "no id specified"], ALL, "Client identifier. Otherwise the server chooses one."),
+    value(Id::Prefix, ["-I", "--id-prefix"], ["PREFIX", "no id prefix specified"], ALL, "Client identifier: this and the process id."),
     flag(Id::CleanOff, "-c", "--disable-clean-session", ALL, "Go on with the session of this client identifier, and keep it."),
     value(Id::SessionExpiry, ["-x", ""], ["SECONDS", "no session expiry interval specified"], ALL,
         "How long the server keeps the session (5.0); -1 is for ever. Defaults to -1 with -c, otherwise to 0."),
@@ -268,7 +268,7 @@ pub(super) fn help(tool: Tool) -> String {
     let mut text = format!("{name} {what}\n{name} version {version}\n\nUsage: {name} {usage} [OPTION…]\n\n");
     for opt in of(tool) {
         let names = opt.names.iter().filter(|name| !name.is_empty()).copied().collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("  {names} {}", opt.arg[0]).trim_end().to_owned());
+        text.push_str(format!("  {names} {}", opt.arg[0]).trim_end());
         text.push('\n');
         for line in wrapped(opt.help, 90) {
             text.push_str(&format!("        {line}\n"));

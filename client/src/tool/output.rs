@@ -19,7 +19,7 @@ impl Output {
     pub fn begin(config: &Config) -> io::Result<Output> {
         let mut output = Output::default();
         if config.watch && !config.message_rate {
-            write!(output.buffer, "\x1b[2J\x1b[1;1HBroker: {}\n", config.host)?;
+            writeln!(output.buffer, "\x1b[2J\x1b[1;1HBroker: {}", config.host)?;
             output.flush()?;
         }
         Ok(output)
@@ -40,7 +40,7 @@ impl Output {
         }
         self.put(config, message);
         if config.watch {
-            write!(self.buffer, "\x1b[{};1H\n", self.lines.len() + 1)?;
+            writeln!(self.buffer, "\x1b[{};1H", self.lines.len() + 1)?;
         }
         self.flush()
     }

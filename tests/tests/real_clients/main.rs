@@ -10,3 +10,4 @@ mod mosquitto;
 mod mqttjs;
 mod paho;
 mod script;
+mod tools;
