@@ -57,6 +57,7 @@ impl Certificates {
 struct Framed<S>(WebSocket<S>, Vec<u8>);
 
 impl<S: Read + Write> Framed<S> {
+    #[expect(clippy::result_large_err, reason = "the error is tungstenite's")]
     fn accept(stream: S) -> Framed<S> {
         let answer = |request: &Request, mut response: Response| {
             assert_eq!(request.uri().path(), "/mqtt");

@@ -101,7 +101,7 @@ fn payloads_and_topics() {
             &["-t", "a", "-n", "-q", "1"],
             &["-t", "a/c", "-m", "äöü \u{98db}脚", "-q", "1", "--repeat", "2"],
         ];
-        shown(make, server, &["-t", "a/#", "-v", "-q", "2", "-C", "4"], publishers)
+        shown(make, server, &["-t", "a/#", "-v", "-q", "1", "-C", "4"], publishers)
     });
 }
 
@@ -140,8 +140,9 @@ fn json() {
         same(|make, server| {
             let send = ["-t", "j", "-q", "1", "-m", "{\"a\": [1, 2.5, \"x\\n\"], \"b\": {}}"];
             let text = shown(make, server, &["-t", "j", "-q", "1", "-C", "1", "-F", format], &[&send]);
-            // The time is another.
-            text.split_once(",\"topic\"").map_or(text.clone(), |(_, rest)| rest.to_owned())
+            // The time is another. Before 2.1 mosquitto writes a number for the retain flag.
+            let rest = text.split_once(",\"topic\"").map_or(text.as_str(), |(_, rest)| rest);
+            rest.replace("\"retain\":0", "\"retain\":false")
         });
     }
 }
