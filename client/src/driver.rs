@@ -1,14 +1,19 @@
 //! The network thread: one transport, one poll, no code of the caller.
+//!
+//! Looking up the host, connecting and shaking hands block, so each try has a thread of its own. It hands over a
+//! transport and wakes this one; when the client has been closed meanwhile, nobody takes it.
 
+use crate::packets::Packets;
 use crate::state::{Inner, State, Status};
+use crate::transport::{Route, Transport, open};
 use crate::{Behavior, Error, Reconnect};
 use hikyaku_proto::client::Options;
 use log::{debug, info};
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::SocketAddr;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 const WAKE: Token = Token(0);
@@ -16,44 +21,51 @@ const TRANSPORT: Token = Token(1);
 /// How many reads a turn does before others get the lock.
 const READS: usize = 16;
 
-struct Transport {
-    stream: TcpStream,
+struct Link {
+    transport: Transport,
     /// What the poll said and a call has not yet denied.
     readable: bool,
     writable: bool,
+    /// The layers of the transport keep bytes.
+    unflushed: bool,
+    packets: Option<Packets>,
+}
+
+enum Way {
+    /// The next try comes later.
+    Down,
+    /// A thread is at it.
+    Opening(Receiver<io::Result<Transport>>),
+    Up(Box<Link>),
 }
 
 pub(crate) struct Driver {
     inner: Arc<Inner>,
     poll: Poll,
-    addrs: Vec<SocketAddr>,
-    connect_timeout: Duration,
-    transport: Option<Transport>,
+    route: Route,
+    way: Way,
     buffer: Box<[u8]>,
-    /// When to connect, while there is no transport.
+    /// When to connect, while the way is down.
     connect_at: Instant,
     pause: Duration,
+    random: u64,
 }
 
 impl Driver {
-    pub fn start(
-        addrs: Vec<SocketAddr>,
-        options: Options,
-        behavior: Behavior,
-    ) -> Result<(Arc<Inner>, Driver), Error> {
+    pub fn start(route: Route, options: Options, behavior: Behavior) -> Result<(Arc<Inner>, Driver), Error> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let connect_timeout = options.connect_timeout.max(Duration::from_millis(1));
         let inner = Arc::new(Inner::new(options, behavior, waker));
         let driver = Driver {
             inner: inner.clone(),
             poll,
-            addrs,
-            connect_timeout,
-            transport: None,
+            route,
+            way: Way::Down,
             buffer: vec![0; 64 << 10].into_boxed_slice(),
             connect_at: Instant::now(),
             pause: Duration::ZERO,
+            // Its keys are random; the xorshift below needs something but 0.
+            random: RandomState::new().build_hasher().finish() | 1,
         };
         Ok((inner, driver))
     }
@@ -63,15 +75,13 @@ impl Driver {
         let mut events = Events::with_capacity(8);
         loop {
             let inner = self.inner.clone();
-            if self.transport.is_none() {
+            if !matches!(self.way, Way::Up(_)) {
                 let state = inner.lock();
                 if !state.is_alive() || state.stopping {
                     break;
                 }
                 drop(state);
-                if self.connect_at <= Instant::now() {
-                    self.connect();
-                }
+                self.connect();
             }
             let timeout = self.turn(&mut inner.lock());
             inner.notify();
@@ -83,9 +93,9 @@ impl Driver {
                 break;
             }
             for event in events.iter().filter(|event| event.token() == TRANSPORT) {
-                if let Some(transport) = &mut self.transport {
-                    transport.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                    transport.writable |= event.is_writable() || event.is_write_closed();
+                if let Way::Up(link) = &mut self.way {
+                    link.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+                    link.writable |= event.is_writable() || event.is_write_closed();
                 }
             }
         }
@@ -93,75 +103,101 @@ impl Driver {
         self.inner.notify();
     }
 
-    /// Tries all addresses. Nothing is locked meanwhile.
+    /// Begins a try when it is time, and looks for the outcome of the one underway.
     fn connect(&mut self) {
-        let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        for addr in &self.addrs {
-            match self.open(*addr) {
-                Ok(stream) => {
-                    debug!("Connected to {addr}.");
-                    self.transport = Some(Transport { stream, readable: true, writable: true });
-                    let mut state = self.inner.lock();
-                    // Who stopped it meanwhile wants no CONNECT.
-                    if !state.stopping {
-                        state.client.transport_up(self.inner.now());
-                    }
-                    return;
-                }
-                Err(error) => last = error,
+        if matches!(self.way, Way::Down) && self.connect_at <= Instant::now() {
+            let (sender, receiver) = channel();
+            let (route, inner) = (self.route.clone(), self.inner.clone());
+            let work = move || {
+                // Without a receiver the client has been closed.
+                let _ = sender.send(open(&route));
+                inner.wake();
+            };
+            match std::thread::Builder::new().name(String::from("hikyaku-connect")).spawn(work) {
+                Ok(_) => self.way = Way::Opening(receiver),
+                Err(error) => return self.on_failed(error),
             }
         }
-        info!("Cannot connect: {last}.");
+        let Way::Opening(receiver) = &self.way else { return };
+        let opened = match receiver.try_recv() {
+            Ok(opened) => opened,
+            Err(TryRecvError::Empty) => return,
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("the connecting thread ended")),
+        };
+        match opened.and_then(|transport| self.register(transport)) {
+            Ok(link) => {
+                self.way = Way::Up(link);
+                let mut state = self.inner.lock();
+                // Who stopped it meanwhile wants no CONNECT.
+                if !state.stopping {
+                    state.client.transport_up(self.inner.now());
+                }
+            }
+            Err(error) => self.on_failed(error),
+        }
+    }
+
+    fn register(&mut self, mut transport: Transport) -> io::Result<Box<Link>> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(transport.source(), TRANSPORT, interest)?;
+        let packets = Packets::if_wanted(self.inner.lock().client.options());
+        Ok(Box::new(Link { transport, readable: true, writable: true, unflushed: false, packets }))
+    }
+
+    fn on_failed(&mut self, error: io::Error) {
+        info!("Cannot connect to {}: {error}.", self.route.address);
         let inner = self.inner.clone();
         let mut state = inner.lock();
         if matches!(state.status, Status::Starting) {
-            state.finish(Error::Io(last));
+            state.finish(Error::Io(error));
         }
         self.connect_later(&mut state);
     }
 
-    fn open(&self, addr: SocketAddr) -> io::Result<TcpStream> {
-        let stream = std::net::TcpStream::connect_timeout(&addr, self.connect_timeout)?;
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        self.poll.registry().register(&mut stream, TRANSPORT, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(stream)
-    }
-
     fn connect_later(&mut self, state: &mut State) {
+        self.way = Way::Down;
         match self.inner.behavior.reconnect {
             Reconnect::Never => state.finish(Error::Closed),
             Reconnect::After { first, most } => {
                 self.pause = (self.pause * 2).clamp(first, most.max(first));
-                self.connect_at = Instant::now() + self.pause;
+                self.connect_at = Instant::now() + self.with_jitter(self.pause);
             }
         }
+    }
+
+    /// Between half of a pause and all of it, so that clients that lost a server together come back one by one.
+    fn with_jitter(&mut self, pause: Duration) -> Duration {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let thousandth = u32::try_from(self.random >> 32).unwrap_or_default() % 1000;
+        pause / 2 + pause / 2000 * thousandth
     }
 
     /// Does everything there is to do; how long to wait for more (`None` within: until woken). Without an answer:
     /// not at all.
     fn turn(&mut self, state: &mut State) -> Option<Option<Duration>> {
-        let Some(transport) = &mut self.transport else {
-            if !state.is_alive() || state.stopping {
-                return None;
-            }
-            return Some(Some(self.connect_at.saturating_duration_since(Instant::now())));
+        let link = match &mut self.way {
+            Way::Down | Way::Opening(_) if state.stopping || !state.is_alive() => return None,
+            Way::Down => return Some(Some(self.connect_at.saturating_duration_since(Instant::now()))),
+            Way::Opening(_) => return Some(None),
+            Way::Up(link) => link,
         };
         let now = self.inner.now();
         if state.paused {
             state.client.not_reading(now);
         }
         state.client.handle_timeout(now);
-        let result =
-            transport.read(&self.inner, state, &mut self.buffer).and_then(|()| transport.write(state));
+        let result = link.read(&self.inner, state, &mut self.buffer).and_then(|()| link.write(state));
         state.take_events(now);
-        let result = result.and_then(|()| transport.write(state));
+        let result = result.and_then(|()| link.write(state));
         if matches!(state.status, Status::Connected) {
             self.pause = Duration::ZERO;
         }
-        let done = state.client.wants_close() && state.client.outbox().is_empty();
-        let stopped = state.stopping && !state.client.is_connected() && !state.client.wants_close();
+        let written = state.client.outbox().is_empty() && !link.unflushed;
+        let done = state.client.wants_close() && (written || state.close_is_due(now));
+        let never_up = !state.client.is_connected() && !state.client.wants_close();
+        let stopped = state.stopping && (state.abrupt || never_up);
         if let Err(error) = &result {
             debug!("The transport failed: {error}.");
         }
@@ -169,30 +205,31 @@ impl Driver {
             self.close(state);
             return None;
         }
-        if transport.readable && state.client.wants_read() && !state.paused {
+        if link.readable && state.client.wants_read() && !state.paused {
             return Some(Some(Duration::ZERO));
         }
         let left = |at: hikyaku_proto::time::Instant| {
             // Rounded up: the poll counts in milliseconds.
             at.since(self.inner.now()) + Duration::from_millis(1)
         };
-        Some(state.client.poll_timeout().map(left))
+        Some(state.client.poll_timeout().or(state.close_by).map(left))
     }
 
     fn close(&mut self, state: &mut State) {
-        if let Some(mut transport) = self.transport.take() {
-            let _ = self.poll.registry().deregister(&mut transport.stream);
-            let _ = transport.stream.shutdown(std::net::Shutdown::Both);
+        if let Way::Up(link) = &mut self.way {
+            link.transport.shutdown();
+            let _ = self.poll.registry().deregister(link.transport.source());
         }
         let now = self.inner.now();
         state.client.transport_down(now);
         state.take_events(now);
         state.paused = false;
+        state.close_by = None;
         self.connect_later(state);
     }
 }
 
-impl Transport {
+impl Link {
     fn read(&mut self, inner: &Inner, state: &mut State, buffer: &mut [u8]) -> io::Result<()> {
         if state.paused && state.may_resume() {
             state.paused = false;
@@ -201,9 +238,12 @@ impl Transport {
             if !self.readable || state.paused || !state.client.wants_read() {
                 break;
             }
-            match self.stream.read(buffer) {
+            match self.transport.read(buffer) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => {
+                    if let Some(packets) = &mut self.packets {
+                        packets.received(&buffer[..n]);
+                    }
                     let now = inner.now();
                     state.client.handle_bytes(now, &buffer[..n]);
                     state.take_events(now);
@@ -224,13 +264,32 @@ impl Transport {
                 *slice = IoSlice::new(chunk);
                 count += 1;
             }
-            match self.stream.write_vectored(&slices[..count]) {
+            match self.transport.write_vectored(&slices[..count]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => state.client.written(n),
+                Ok(n) => {
+                    if let Some(packets) = &mut self.packets {
+                        packets.sent(n, &slices[..count]);
+                    }
+                    state.client.written(n);
+                    self.unflushed = true;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Even with nothing of ours: the layers may have answered the server's.
+        match self.transport.flush() {
+            Ok(()) => self.unflushed = false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                (self.writable, self.unflushed) = (false, true);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.unflushed = true,
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What can go wrong, for the caller of a blocking function.
 
+use crate::AddressError;
 use hikyaku_proto::client::{By, Dropped, SendError};
 use hikyaku_proto::codec::ReasonCode;
 use std::{fmt, io};
@@ -9,6 +10,11 @@ use std::{fmt, io};
 pub enum Error {
     /// The address could not be resolved, or nobody could be reached there.
     Io(io::Error),
+    /// The text is no address.
+    Address(AddressError),
+    /// The TLS options cannot be used.
+    #[cfg(feature = "tls")]
+    Tls(crate::TlsError),
     /// The server did not let us in.
     Refused(ReasonCode),
     /// The connection ended.
@@ -29,6 +35,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Io(error) => write!(f, "cannot connect: {error}"),
+            Error::Address(error) => write!(f, "the address is wrong: {error}"),
+            #[cfg(feature = "tls")]
+            Error::Tls(error) => error.fmt(f),
             Error::Refused(reason) => write!(f, "the server refused the connection: {reason}"),
             Error::Disconnected(by) => by.fmt(f),
             Error::Send(error) => write!(f, "cannot send: {error}"),
@@ -54,6 +63,25 @@ impl std::error::Error for Error {
             Error::Send(error) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl From<AddressError> for Error {
+    fn from(error: AddressError) -> Self {
+        Error::Address(error)
+    }
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(feature = "tls")]
+impl From<crate::TlsError> for Error {
+    fn from(error: crate::TlsError) -> Self {
+        Error::Tls(error)
     }
 }
 

@@ -23,23 +23,40 @@
 //! # }
 //! ```
 
+mod address;
+mod connector;
+mod delivery;
 mod driver;
 mod error;
+mod message;
+mod packets;
 mod state;
 mod subscription;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tools")]
+#[doc(hidden)]
+pub mod tool;
+mod transport;
 
+pub use address::{Address, AddressError, Scheme};
+pub use connector::Connector;
+pub use delivery::Delivery;
 pub use error::Error;
-pub use hikyaku_proto::client::{By, Dropped, Options, PublishRequest, Received, SendError, Will};
+pub use hikyaku_proto::client::{
+    Acknowledge, Authentication, By, Connected, Dropped, Options, PublishRequest, Received, SendError, Will,
+};
 pub use hikyaku_proto::codec::{
     Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainHandling, SubscribeOptions, Version,
 };
+pub use message::Message;
 pub use subscription::Subscription;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError, TlsVersion, Verify};
 
-use driver::Driver;
-use state::{Answer, Inner, Status};
-use std::net::ToSocketAddrs;
+use delivery::{of_wait, result};
+use state::{Inner, Status};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// What becomes of a client whose connection is lost.
@@ -47,7 +64,8 @@ use std::time::{Duration, Instant};
 pub enum Reconnect {
     /// It is closed.
     Never,
-    /// It connects again: first after `first`, then after twice the time before, up to `most`.
+    /// It connects again: first after `first`, then after twice the time before, up to `most`. Each pause is cut
+    /// by up to a half, at random, so that clients that lost a server together come back one by one.
     After {
         /// The first pause.
         first: Duration,
@@ -69,8 +87,11 @@ pub struct Behavior {
     pub reconnect: Reconnect,
     /// How many messages may wait in a [`Subscription`] before nothing more is read.
     pub queue_messages: usize,
-    /// How long [`Client::subscribe`] waits for the answer.
+    /// How long [`Client::subscribe`] and [`Client::unsubscribe`] wait for the answer.
     pub request_timeout: Duration,
+    /// Whether subscriptions of 5.0 get identifiers, so that a message comes out of those that it is for, also
+    /// where topic filters overlap. Without, its topic decides.
+    pub subscription_ids: bool,
 }
 
 impl Default for Behavior {
@@ -79,6 +100,7 @@ impl Default for Behavior {
             reconnect: Reconnect::default(),
             queue_messages: 1000,
             request_timeout: Duration::from_secs(30),
+            subscription_ids: true,
         }
     }
 }
@@ -92,38 +114,32 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects over TCP and waits until the server has let us in. [`Options::connect_timeout`] bounds each try
-    /// of an address, and the wait for the answer.
-    pub fn connect(addr: impl ToSocketAddrs, options: Options) -> Result<Client, Error> {
-        Client::connect_with(addr, options, Behavior::default())
-    }
-
-    /// As [`Client::connect`], with a behaviour of its own.
-    pub fn connect_with(
-        addr: impl ToSocketAddrs,
-        options: Options,
-        behavior: Behavior,
-    ) -> Result<Client, Error> {
-        let addrs: Vec<_> = addr.to_socket_addrs()?.collect();
-        let (inner, driver) = Driver::start(addrs, options, behavior)?;
-        let client = Client { inner };
-        // The thread reports the first answer, whatever it is, within the timeouts of the options.
-        std::thread::Builder::new().name(String::from("hikyaku-client")).spawn(move || driver.run())?;
-        let mut state = client.inner.lock();
-        loop {
-            match &mut state.status {
-                Status::Connected => break,
-                Status::Ended(_) => return Err(state.end()),
-                Status::Starting | Status::Waiting => state = client.inner.wait(state),
-            }
-        }
-        drop(state);
-        Ok(client)
+    /// Connects and waits until the server has let us in. [`Options::connect_timeout`] bounds each try of an IP
+    /// address of the host, and the wait for the answer. [`Connector`] has more to say.
+    ///
+    /// ```
+    /// use hikyaku_client::{Client, Error, Options, Version};
+    ///
+    /// let options = Options::new(Version::V3_1_1, "reader");
+    /// assert!(matches!(Client::connect("http://localhost", options.clone()), Err(Error::Address(_))));
+    /// assert!(matches!(Client::connect("unix:///no/such/socket", options), Err(Error::Io(_))));
+    /// ```
+    pub fn connect<A>(address: A, options: Options) -> Result<Client, Error>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        Connector::new(address, options)?.connect()
     }
 
     /// Whether there is a connection at the moment.
     pub fn is_connected(&self) -> bool {
         matches!(self.inner.lock().status, Status::Connected)
+    }
+
+    /// What the server said when it last let us in.
+    pub fn connected(&self) -> Option<Connected> {
+        self.inner.lock().connected.clone()
     }
 
     /// Publishes a message. QoS 1 and 2 messages wait while there is no connection, as many as the options allow.
@@ -137,7 +153,25 @@ impl Client {
             let ticket = state.client.publish(now, request)?;
             Ok((request.qos != QoS::AtMostOnce).then(|| state.expect(ticket)))
         })?;
-        Ok(Delivery { answer })
+        Ok(Delivery::new(answer))
+    }
+
+    /// As [`Client::publish_with`], but waits for room in the queues, and at QoS 0 for a connection.
+    pub fn publish_within(&self, request: &PublishRequest<'_>, timeout: Duration) -> Result<Delivery, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.publish_with(request) {
+                Err(Error::Send(SendError::QueueFull | SendError::NotConnected)) => {}
+                result => return result,
+            }
+            // The thread notifies after each turn; one that came in between is made up for.
+            let step = deadline.min(Instant::now() + Duration::from_millis(20));
+            let waited = self.inner.wait_until(self.inner.lock(), step);
+            drop(waited);
+            if deadline <= Instant::now() {
+                return Err(Error::Timeout);
+            }
+        }
     }
 
     /// Subscribes and waits for the answer. The messages come out of the [`Subscription`], which ends when
@@ -151,88 +185,97 @@ impl Client {
 
     /// As [`Client::subscribe`], with all options of 5.0.
     pub fn subscribe_with(&self, filter: &str, options: SubscribeOptions) -> Result<Subscription, Error> {
-        let timeout = self.inner.behavior.request_timeout;
-        let (subscription, answer) = self.inner.command(|state, now| {
-            let (id, queue) = state.add_subscription(filter, options);
-            match state.request_subscription(now, id) {
-                Ok(ticket) => {
-                    let subscription = Subscription::new(self.inner.clone(), id, queue);
-                    Ok((subscription, state.expect(ticket)))
-                }
-                Err(error) => {
-                    state.subscriptions.remove(&id);
-                    Err(error.into())
-                }
-            }
+        self.subscribe_all(&[(filter, options)], Properties::EMPTY)
+    }
+
+    /// One SUBSCRIBE with several topic filters and properties (5.0): user properties, and an identifier of your own.
+    ///
+    /// It is an error when the server takes none of the filters; [`Subscription::codes`] tells which it takes.
+    pub fn subscribe_all(
+        &self,
+        filters: &[(&str, SubscribeOptions)],
+        properties: Properties<'_>,
+    ) -> Result<Subscription, Error> {
+        let (number, queue) = self.inner.lock().add_subscription(filters, properties, false);
+        self.request(Subscription::new(self.inner.clone(), number, queue))
+    }
+
+    fn request(&self, mut subscription: Subscription) -> Result<Subscription, Error> {
+        let answer = self.inner.command(|state, now| {
+            let ticket = state.request_subscription(now, subscription.number())?;
+            Ok(state.expect(ticket))
         })?;
-        Delivery { answer: Some(answer) }.wait(timeout)?;
+        let timeout = self.inner.behavior.request_timeout;
+        let (first, rest) = result(answer.recv_timeout(timeout).map_err(of_wait)?)?;
+        subscription.answered(first, rest);
         Ok(subscription)
     }
 
+    /// Ends subscriptions that are no [`Subscription`] of this client, as those of an earlier session, and waits for
+    /// the answer: one code for each filter.
+    pub fn unsubscribe(
+        &self,
+        filters: &[&str],
+        properties: Properties<'_>,
+    ) -> Result<Vec<ReasonCode>, Error> {
+        let answer = self.inner.command(|state, now| {
+            let ticket = state.client.unsubscribe(now, filters, properties)?;
+            Ok(state.expect(ticket))
+        })?;
+        let answer = answer.recv_timeout(self.inner.behavior.request_timeout).map_err(of_wait)?;
+        let (first, mut codes) = answer.map_err(Error::Dropped)?;
+        codes.insert(0, first);
+        Ok(codes)
+    }
+
     /// Waits until all messages have reached the server, says goodbye and closes. When `timeout` has passed it
-    /// closes anyway and tells; messages that were not finished are lost.
-    pub fn disconnect(self, timeout: Duration) -> Result<(), Error> {
+    /// closes anyway and tells; messages that were not finished are lost. While there is no connection, and nothing
+    /// to be sent, it closes at once.
+    pub fn disconnect(&self, timeout: Duration) -> Result<(), Error> {
+        self.disconnect_with(ReasonCode::NormalDisconnection, Properties::EMPTY, timeout)
+    }
+
+    /// As [`Client::disconnect`], with a reason and properties (5.0). `DisconnectWithWillMessage` has the server
+    /// publish the will, also where there is no such reason yet, by closing without a word.
+    pub fn disconnect_with(
+        &self,
+        reason: ReasonCode,
+        properties: Properties<'_>,
+        timeout: Duration,
+    ) -> Result<(), Error> {
         let deadline = Instant::now() + timeout;
         let mut state = self.inner.lock();
+        let mut late = false;
         while state.is_alive() && (state.client.unfinished() > 0 || !state.client.outbox().is_empty()) {
-            state = self.inner.wait_until(state, deadline).ok_or(Error::Timeout)?;
+            match self.inner.wait_until(state, deadline) {
+                Some(waited) => state = waited,
+                None => {
+                    late = true;
+                    state = self.inner.lock();
+                    break;
+                }
+            }
         }
         if !state.is_alive() {
             return Err(state.end());
         }
-        state.stop(self.inner.now());
+        state.stop(self.inner.now(), reason, properties)?;
         self.inner.wake();
-        while state.is_alive() {
+        while !late && state.is_alive() {
             state = self.inner.wait_until(state, deadline).ok_or(Error::Timeout)?;
         }
-        Ok(())
+        if late { Err(Error::Timeout) } else { Ok(()) }
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         let mut state = self.inner.lock();
-        if state.is_alive() {
-            state.stop(self.inner.now());
+        if state.is_alive() && !state.stopping {
+            let stopped = state.stop(self.inner.now(), ReasonCode::NormalDisconnection, Properties::EMPTY);
+            log::debug!("Closing the client: {stopped:?}.");
+            state.stopping = true;
             self.inner.wake();
         }
-    }
-}
-
-/// A message on its way to the server. It goes its way whether or not somebody waits.
-#[derive(Debug)]
-pub struct Delivery {
-    /// `None` for QoS 0: there is nothing to wait for.
-    answer: Option<Receiver<Answer>>,
-}
-
-impl Delivery {
-    /// Waits until the server has the message: success, or `NoMatchingSubscribers`. At QoS 0 it returns at once.
-    /// After [`Error::Timeout`] one may wait again.
-    pub fn wait(&self, timeout: Duration) -> Result<ReasonCode, Error> {
-        let Some(answer) = &self.answer else { return Ok(ReasonCode::Success) };
-        match answer.recv_timeout(timeout) {
-            Ok(answer) => result(answer),
-            Err(RecvTimeoutError::Timeout) => Err(Error::Timeout),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Closed),
-        }
-    }
-
-    /// As [`Delivery::wait`], without waiting: `None` when there is no answer yet.
-    pub fn poll(&self) -> Option<Result<ReasonCode, Error>> {
-        let Some(answer) = &self.answer else { return Some(Ok(ReasonCode::Success)) };
-        match answer.try_recv() {
-            Ok(answer) => Some(result(answer)),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Err(Error::Closed)),
-        }
-    }
-}
-
-fn result(answer: Answer) -> Result<ReasonCode, Error> {
-    match answer {
-        Ok(reason) if reason.is_error() => Err(Error::Rejected(reason)),
-        Ok(reason) => Ok(reason),
-        Err(why) => Err(Error::Dropped(why)),
     }
 }

@@ -1,21 +1,25 @@
 //! What the caller's threads and the network thread share: the protocol's state machine, who waits for
 //! which answer, and the queues of messages.
 
+use crate::message::Acks;
 use crate::subscription::Queue;
 use crate::{Behavior, Error, Reconnect};
-use hikyaku_proto::client::{self, By, Dropped, Event, Options, Received, SendError, Ticket};
+use hikyaku_proto::client::{
+    self, Acknowledge, By, Connected, Dropped, Event, Options, Received, SendError, Ticket,
+};
 use hikyaku_proto::codec::{Properties, PropertiesBuf, Property, ReasonCode, SubscribeOptions};
 use hikyaku_proto::time::Instant;
 use hikyaku_proto::topic::TopicFilter;
 use log::{debug, info};
 use mio::Waker;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time;
 
-/// What comes of a ticket.
-pub(crate) type Answer = Result<ReasonCode, Dropped>;
+/// What comes of a ticket: the first reason code, and those behind it.
+pub(crate) type Answer = Result<(ReasonCode, Vec<ReasonCode>), Dropped>;
 
 /// How far a client has come.
 #[derive(Debug)]
@@ -44,8 +48,12 @@ impl Inner {
         let state = State {
             client: client::Client::new(options),
             status: Status::Starting,
+            connected: None,
             stopping: false,
+            abrupt: false,
+            close_by: None,
             paused: false,
+            subscription_ids: behavior.subscription_ids,
             queue_messages: behavior.queue_messages.max(1),
             reconnects: behavior.reconnect != Reconnect::Never,
             answers: HashMap::new(),
@@ -108,7 +116,7 @@ impl Inner {
         let empty = state.client.outbox().is_empty();
         let result = command(&mut state, self.now());
         // What already waits to be written has a thread on its way.
-        if empty && !state.client.outbox().is_empty() {
+        if state.stopping || empty && !state.client.outbox().is_empty() {
             self.wake();
         }
         result
@@ -118,19 +126,38 @@ impl Inner {
 /// A subscription the caller holds.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    filter: String,
-    options: SubscribeOptions,
+    filters: Vec<(String, SubscribeOptions)>,
+    properties: PropertiesBuf,
+    /// What the server names it by, if it does.
+    id: Option<u32>,
+    /// Messages that no subscription is for come here too.
+    rest: bool,
+    /// It is to be made again when the session is lost.
+    requested: bool,
     queue: Arc<Queue>,
+}
+
+impl Entry {
+    fn matches(&self, topic: &str) -> bool {
+        self.filters.iter().any(|(filter, _)| TopicFilter::parse(filter).is_ok_and(|f| f.matches(topic)))
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
     pub client: client::Client,
     pub status: Status,
+    /// What the server said when it last let us in.
+    pub connected: Option<Connected>,
     /// The caller wants no more connections.
     pub stopping: bool,
+    /// The transport is closed without a word.
+    pub abrupt: bool,
+    /// When a transport that does not take the last bytes is closed.
+    pub close_by: Option<Instant>,
     /// A queue is full: nothing is read.
     pub paused: bool,
+    subscription_ids: bool,
     queue_messages: usize,
     reconnects: bool,
     answers: HashMap<Ticket, SyncSender<Answer>>,
@@ -152,10 +179,27 @@ impl State {
     }
 
     /// Says goodbye, once.
-    pub fn stop(&mut self, now: Instant) {
+    pub fn stop(
+        &mut self,
+        now: Instant,
+        reason: ReasonCode,
+        properties: Properties<'_>,
+    ) -> Result<(), SendError> {
+        // Before 5.0 a DISCONNECT has no reason and would delete the will.
+        if reason != ReasonCode::NormalDisconnection && !self.client.options().version.is_v5() {
+            self.abrupt = true;
+        } else {
+            self.client.disconnect(now, reason, properties)?;
+        }
         self.stopping = true;
-        let goodbye = self.client.disconnect(now, ReasonCode::NormalDisconnection, Properties::EMPTY);
-        debug!("Closing the client: {goodbye:?}.");
+        Ok(())
+    }
+
+    /// Whether the transport has had its time to take the last bytes. The state machine forgets them when its own
+    /// time is over; what the layers of the transport keep it does not know.
+    pub fn close_is_due(&mut self, now: Instant) -> bool {
+        let close_timeout = self.client.options().close_timeout;
+        *self.close_by.get_or_insert(now + close_timeout) <= now
     }
 
     /// It is over: everyone who waits is let go.
@@ -181,33 +225,65 @@ impl State {
         }
     }
 
-    pub fn add_subscription(&mut self, filter: &str, options: SubscribeOptions) -> (u32, Arc<Queue>) {
+    pub fn add_subscription(
+        &mut self,
+        filters: &[(&str, SubscribeOptions)],
+        properties: Properties<'_>,
+        rest: bool,
+    ) -> (u32, Arc<Queue>) {
         self.last_subscription += 1;
+        let number = self.last_subscription;
+        let mut kept = PropertiesBuf::default();
+        kept.extend(properties);
+        let given = properties.subscription_identifiers().next();
+        let own = (self.client.options().version.is_v5() && self.subscription_ids).then_some(number);
         let queue = Arc::new(Queue::default());
-        let entry = Entry { filter: String::from(filter), options, queue: queue.clone() };
-        self.subscriptions.insert(self.last_subscription, entry);
-        (self.last_subscription, queue)
+        let entry = Entry {
+            filters: filters.iter().map(|&(filter, options)| (String::from(filter), options)).collect(),
+            properties: kept,
+            id: given.or(own),
+            rest,
+            requested: false,
+            queue: queue.clone(),
+        };
+        self.subscriptions.insert(number, entry);
+        (number, queue)
     }
 
-    /// Ends a subscription; the server is told if nobody else has the same filter.
-    pub fn end_subscription(&mut self, now: Instant, id: u32) {
-        let Some(entry) = self.subscriptions.remove(&id) else { return };
-        if self.subscriptions.values().all(|other| other.filter != entry.filter) {
+    /// Ends a subscription; the server is told of the filters that nobody else has.
+    pub fn end_subscription(&mut self, now: Instant, number: u32) {
+        let Some(entry) = self.subscriptions.remove(&number) else { return };
+        let others = || self.subscriptions.values().flat_map(|other| &other.filters);
+        let gone: Vec<&str> = entry
+            .filters
+            .iter()
+            .map(|(filter, _)| filter.as_str())
+            .filter(|filter| others().all(|(other, _)| other != filter))
+            .collect();
+        if !gone.is_empty() {
             // Without a connection, and a session, there is nothing to end.
-            let _ = self.client.unsubscribe(now, &[&entry.filter], Properties::EMPTY);
+            let _ = self.client.unsubscribe(now, &gone, Properties::EMPTY);
         }
     }
 
     /// Sends the SUBSCRIBE of a subscription.
-    pub fn request_subscription(&mut self, now: Instant, id: u32) -> Result<Ticket, SendError> {
-        let Some(entry) = self.subscriptions.get(&id) else {
+    pub fn request_subscription(&mut self, now: Instant, number: u32) -> Result<Ticket, SendError> {
+        let Some(entry) = self.subscriptions.get_mut(&number) else {
             return Err(SendError::NotConnected);
         };
+        entry.requested = true;
         let mut properties = PropertiesBuf::default();
-        if self.client.options().version.is_v5() && self.client.server().subscription_ids_available {
+        let of_caller = entry.properties.as_properties();
+        properties.extend(of_caller);
+        if let Some(id) = entry.id
+            && of_caller.subscription_identifiers().next().is_none()
+            && self.client.server().subscription_ids_available
+        {
             properties.push(Property::SubscriptionIdentifier(id));
         }
-        self.client.subscribe(now, &[(&entry.filter, entry.options)], properties.as_properties())
+        let filters: Vec<_> =
+            entry.filters.iter().map(|(filter, options)| (filter.as_str(), *options)).collect();
+        self.client.subscribe(now, &filters, properties.as_properties())
     }
 
     /// Hands out what the state machine has to say.
@@ -216,27 +292,30 @@ impl State {
             match event {
                 Event::Connected(connected) => {
                     info!("Connected; session present: {}.", connected.session_present);
+                    let session_present = connected.session_present;
+                    self.connected = Some(connected);
                     if self.stopping {
                         continue;
                     }
                     self.status = Status::Connected;
-                    if !connected.session_present {
+                    if !session_present {
                         self.subscribe_again(now);
                     }
                 }
                 Event::Refused { reason, .. } => self.on_refused(reason),
-                Event::Message(received) => self.on_message(received),
-                Event::Published { ticket, reason } => self.answer(ticket, Ok(reason)),
+                Event::Message(received) => self.on_message(now, received),
+                Event::Published { ticket, reason } => self.answer(ticket, Ok((reason, Vec::new()))),
                 Event::Dropped { ticket, why } => self.answer(ticket, Err(why)),
                 Event::Subscribed { ticket, codes, .. } | Event::Unsubscribed { ticket, codes, .. } => {
-                    let code = codes.first().copied().unwrap_or(ReasonCode::UnspecifiedError);
-                    self.answer(ticket, Ok(code));
+                    let mut codes = codes.into_iter();
+                    let first = codes.next().unwrap_or(ReasonCode::UnspecifiedError);
+                    self.answer(ticket, Ok((first, codes.collect())));
                 }
                 Event::Disconnected { by, .. } => self.on_disconnected(by),
                 Event::Auth { .. } => {
                     // Methods come with a later version of this crate.
                     self.finish(Error::Refused(ReasonCode::BadAuthenticationMethod));
-                    self.stop(now);
+                    let _ = self.stop(now, ReasonCode::BadAuthenticationMethod, Properties::EMPTY);
                 }
                 Event::SessionLost => info!("The server lost the session; subscribing again."),
             }
@@ -244,8 +323,8 @@ impl State {
     }
 
     fn subscribe_again(&mut self, now: Instant) {
-        let ids: Vec<u32> = self.subscriptions.keys().copied().collect();
-        for id in ids {
+        let made: Vec<u32> = self.subscriptions.iter().filter(|s| s.1.requested).map(|s| *s.0).collect();
+        for id in made {
             if let Err(error) = self.request_subscription(now, id) {
                 debug!("Cannot subscribe again: {error}.");
             }
@@ -277,24 +356,29 @@ impl State {
         }
     }
 
-    fn on_message(&mut self, received: Received) {
-        let ids = received.subscription_ids.as_slice();
-        let mut waiting = 0;
-        let mut taken = false;
-        for (id, entry) in &self.subscriptions {
-            let matches = if ids.is_empty() {
-                TopicFilter::parse(&entry.filter).is_ok_and(|f| f.matches(received.topic()))
-            } else {
-                ids.contains(id)
-            };
-            if matches {
-                waiting = entry.queue.push(received.clone()).max(waiting);
-                taken = true;
-            }
+    fn on_message(&mut self, now: Instant, received: Received) {
+        let (ids, topic) = (received.subscription_ids.as_slice(), received.topic());
+        let named = |s: &Entry| s.id.is_some_and(|id| ids.contains(&id)) && s.matches(topic);
+        let entries = || self.subscriptions.values();
+        // A server that names subscriptions says whom a message is for. Where it does not, or means a subscription
+        // of an earlier run of the program, the topic must do.
+        let mut takers: Vec<&Entry> = entries().filter(|s| named(s)).collect();
+        if takers.is_empty() {
+            takers = entries().filter(|s| s.matches(topic)).collect();
         }
-        self.paused |= waiting >= self.queue_messages;
-        if !taken {
-            debug!("A message that no subscription is for.");
+        if takers.is_empty() {
+            takers = entries().filter(|s| s.rest).take(1).collect();
+        }
+        let acks = received.token.map(|token| Acks { token, left: Arc::new(AtomicUsize::new(takers.len())) });
+        let pushed = takers.iter().map(|s| s.queue.push(received.clone(), acks.clone())).max();
+        match pushed {
+            Some(waiting) => self.paused |= waiting >= self.queue_messages,
+            None => {
+                debug!("A message that no subscription is for.");
+                if let (Acknowledge::Manually, Some(acks)) = (self.client.options().acknowledge, acks) {
+                    self.client.acknowledge(now, acks.token);
+                }
+            }
         }
     }
 

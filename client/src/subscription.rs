@@ -1,16 +1,19 @@
 //! Where the messages of a subscription wait for the program.
 
-use crate::Error;
+use crate::message::Acks;
 use crate::state::Inner;
+use crate::{Error, Message, ReasonCode};
 use hikyaku_proto::client::Received;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+type Popped = (Received, Option<Acks>);
+
 #[derive(Debug, Default)]
 struct Waiting {
-    messages: VecDeque<Received>,
+    messages: VecDeque<Popped>,
     closed: bool,
 }
 
@@ -26,9 +29,9 @@ impl Queue {
     }
 
     /// Appends a message; tells how many wait now.
-    pub fn push(&self, message: Received) -> usize {
+    pub fn push(&self, message: Received, acks: Option<Acks>) -> usize {
         let mut waiting = self.lock();
-        waiting.messages.push_back(message);
+        waiting.messages.push_back((message, acks));
         self.arrived.notify_one();
         waiting.messages.len()
     }
@@ -44,7 +47,7 @@ impl Queue {
     }
 
     /// The next message, `None` when none came in time.
-    fn pop(&self, deadline: Option<Instant>) -> Result<Option<(Received, usize)>, Error> {
+    fn pop(&self, deadline: Option<Instant>) -> Result<Option<(Popped, usize)>, Error> {
         let mut waiting = self.lock();
         loop {
             if let Some(message) = waiting.messages.pop_front() {
@@ -67,28 +70,43 @@ impl Queue {
     }
 }
 
-/// The messages of one topic filter, in the order they came; an iterator that ends with the client.
+/// The messages of one SUBSCRIBE, in the order they came; an iterator that ends with the client.
 ///
 /// Dropping it unsubscribes. It outlives lost connections; when the server loses the session it is made again.
 pub struct Subscription {
     inner: Arc<Inner>,
     id: u32,
     queue: Arc<Queue>,
+    codes: Vec<ReasonCode>,
 }
 
 impl Subscription {
     pub(crate) fn new(inner: Arc<Inner>, id: u32, queue: Arc<Queue>) -> Self {
-        Subscription { inner, id, queue }
+        Subscription { inner, id, queue, codes: Vec::new() }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.id
+    }
+
+    pub(crate) fn answered(&mut self, first: ReasonCode, rest: Vec<ReasonCode>) {
+        self.codes = rest;
+        self.codes.insert(0, first);
+    }
+
+    /// What the server said to each topic filter, in order: the granted QoS or an error.
+    pub fn codes(&self) -> &[ReasonCode] {
+        &self.codes
     }
 
     /// Waits for the next message. `None` when none came in time; [`Error::Closed`] when the client is closed
     /// and no message is left.
-    pub fn recv(&self, timeout: Duration) -> Result<Option<Received>, Error> {
+    pub fn recv(&self, timeout: Duration) -> Result<Option<Message>, Error> {
         self.next_before(Instant::now().checked_add(timeout))
     }
 
     /// The next message if there is one.
-    pub fn try_recv(&self) -> Result<Option<Received>, Error> {
+    pub fn try_recv(&self) -> Result<Option<Message>, Error> {
         self.recv(Duration::ZERO)
     }
 
@@ -102,21 +120,21 @@ impl Subscription {
         self.len() == 0
     }
 
-    fn next_before(&self, deadline: Option<Instant>) -> Result<Option<Received>, Error> {
-        let Some((message, left)) = self.queue.pop(deadline)? else { return Ok(None) };
+    fn next_before(&self, deadline: Option<Instant>) -> Result<Option<Message>, Error> {
+        let Some(((received, acks), left)) = self.queue.pop(deadline)? else { return Ok(None) };
         // Exactly when it gets there, so that it costs one wake-up; the thread looks at the other queues.
         if left == self.inner.behavior.queue_messages.max(1) / 2 && self.inner.lock().paused {
             self.inner.wake();
         }
-        Ok(Some(message))
+        Ok(Some(Message::new(received, acks.map(|acks| (acks, self.inner.clone())))))
     }
 }
 
 impl Iterator for &Subscription {
-    type Item = Received;
+    type Item = Message;
 
     /// Waits as long as it takes.
-    fn next(&mut self) -> Option<Received> {
+    fn next(&mut self) -> Option<Message> {
         self.next_before(None).ok().flatten()
     }
 }

@@ -1,173 +1,15 @@
 //! The blocking client against a shard of the broker behind a TCP listener.
 
-use hikyaku_client::{Behavior, By, Client, Error, Options, QoS, ReasonCode, Reconnect, Version};
-use hikyaku_proto::broker::{Config, ConnId, Input, Output, Placement, Shard};
-use hikyaku_proto::time::Instant as Moment;
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
-use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+mod broker;
+
+use broker::{Broker, SECONDS_10};
+use hikyaku_client::{
+    Acknowledge, Behavior, By, Client, Connector, Error, Options, Properties, PublishRequest, QoS,
+    ReasonCode, Reconnect, SubscribeOptions, Version,
+};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-const LISTENER: Token = Token(0);
-const WAKER: Token = Token(1);
-const FIRST: usize = 2;
-const SECONDS_10: Duration = Duration::from_secs(10);
-
-const NOTHING: usize = 0;
-const CUT: usize = 1;
-const STOP: usize = 2;
-
-/// A broker of one shard, in a thread.
-struct Broker {
-    addr: SocketAddr,
-    order: Arc<AtomicUsize>,
-    waker: Arc<Waker>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Broker {
-    fn start() -> Broker {
-        let poll = Poll::new().unwrap();
-        let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let addr = listener.local_addr().unwrap();
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE).unwrap();
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
-        let order = Arc::new(AtomicUsize::new(NOTHING));
-        let given = order.clone();
-        let thread = std::thread::spawn(move || Served::new(poll, listener).run(&given));
-        Broker { addr, order, waker, thread: Some(thread) }
-    }
-
-    /// Breaks all connections.
-    fn cut(&self) {
-        self.order.store(CUT, Ordering::SeqCst);
-        self.waker.wake().unwrap();
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.order.store(STOP, Ordering::SeqCst);
-        self.waker.wake().unwrap();
-        self.thread.take().map(JoinHandle::join);
-    }
-}
-
-struct Served {
-    poll: Poll,
-    listener: TcpListener,
-    shard: Shard,
-    streams: BTreeMap<u32, (TcpStream, Vec<u8>)>,
-    connections: u32,
-    started: Instant,
-}
-
-impl Served {
-    fn new(poll: Poll, listener: TcpListener) -> Served {
-        let config = Arc::new(Config { sys_interval_s: 0, ..Config::default() });
-        let placement = Arc::new(Placement::new(1, 1));
-        let shard = Shard::new(0, 1, 1, config, placement, Moment::ZERO);
-        Served { poll, listener, shard, streams: BTreeMap::new(), connections: 0, started: Instant::now() }
-    }
-
-    fn now(&self) -> Moment {
-        Moment::from_micros(self.started.elapsed().as_micros() as u64)
-    }
-
-    fn run(mut self, order: &AtomicUsize) {
-        let mut events = Events::with_capacity(64);
-        loop {
-            self.poll.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
-            match order.swap(NOTHING, Ordering::SeqCst) {
-                CUT => {
-                    self.streams.keys().copied().collect::<Vec<_>>().into_iter().for_each(|i| self.gone(i))
-                }
-                STOP => return,
-                _ => {}
-            }
-            while let Ok((mut stream, _)) = self.listener.accept() {
-                let index = self.connections;
-                self.connections += 1;
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut stream, Token(FIRST + index as usize), interest).unwrap();
-                self.streams.insert(index, (stream, Vec::new()));
-                let conn = ConnId { index, generation: 1 };
-                let opened =
-                    Input::Opened { conn, listener: 0, peer: None, identity: None, entropy: [0; 16] };
-                self.shard.handle(self.now(), opened);
-            }
-            let all: Vec<u32> = self.streams.keys().copied().collect();
-            for index in all {
-                self.read(index);
-                self.write(index);
-            }
-            self.settle();
-        }
-    }
-
-    fn gone(&mut self, index: u32) {
-        self.streams.remove(&index);
-        self.shard.handle(self.now(), Input::Closed { conn: ConnId { index, generation: 1 } });
-    }
-
-    fn read(&mut self, index: u32) {
-        let now = self.now();
-        let Some((stream, kept)) = self.streams.get_mut(&index) else { return };
-        let mut buffer = [0; 4096];
-        loop {
-            match stream.read(&mut buffer) {
-                Ok(0) => return self.gone(index),
-                Ok(n) => kept.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => return self.gone(index),
-            }
-        }
-        let conn = ConnId { index, generation: 1 };
-        let used = self.shard.handle(now, Input::Received { conn, bytes: kept });
-        kept.drain(..used);
-    }
-
-    fn write(&mut self, index: u32) {
-        let now = self.now();
-        let conn = ConnId { index, generation: 1 };
-        let Some((stream, _)) = self.streams.get_mut(&index) else { return };
-        let Some(outbox) = self.shard.outbox(conn) else { return };
-        let mut bytes = 0;
-        for chunk in outbox.chunks() {
-            let n = stream.write(chunk).unwrap_or(0);
-            bytes += n;
-            if n < chunk.len() {
-                break;
-            }
-        }
-        self.shard.handle(now, Input::Written { conn, bytes });
-    }
-
-    fn settle(&mut self) {
-        loop {
-            match self.shard.poll_output(self.now()) {
-                Output::Transmit(conn) => self.write(conn.index),
-                Output::Close { conn, last } => {
-                    if let Some((mut stream, _)) = self.streams.remove(&conn.index) {
-                        last.chunks().for_each(|chunk| drop(stream.write(chunk)));
-                    }
-                }
-                Output::Timeout(at) => {
-                    if at.is_none_or(|at| at > self.now()) {
-                        return;
-                    }
-                    self.shard.handle(self.now(), Input::Timeout);
-                }
-                _ => {}
-            }
-        }
-    }
-}
 
 fn options(version: Version, id: &str) -> Options {
     Options { clean_start: false, session_expiry_s: 100, ..Options::new(version, id) }
@@ -176,6 +18,10 @@ fn options(version: Version, id: &str) -> Options {
 fn fast() -> Behavior {
     let first = Duration::from_millis(1);
     Behavior { reconnect: Reconnect::After { first, most: first * 10 }, ..Behavior::default() }
+}
+
+fn connect_with(addr: SocketAddr, options: Options, behavior: Behavior) -> Result<Client, Error> {
+    Connector::new(addr, options)?.behavior(behavior).connect()
 }
 
 #[test]
@@ -218,7 +64,7 @@ fn large_messages_and_many_small_ones_arrive_in_order() {
 fn a_full_queue_stops_reading_and_loses_nothing() {
     let broker = Broker::start();
     let behavior = Behavior { queue_messages: 4, ..fast() };
-    let slow = Client::connect_with(broker.addr, options(Version::V3_1_1, "slow"), behavior).unwrap();
+    let slow = connect_with(broker.addr, options(Version::V3_1_1, "slow"), behavior).unwrap();
     let all = slow.subscribe("t", QoS::AtLeastOnce).unwrap();
     let client = Client::connect(broker.addr, options(Version::V5, "quick")).unwrap();
     let payload = vec![0; 50_000];
@@ -233,7 +79,7 @@ fn a_full_queue_stops_reading_and_loses_nothing() {
 #[test]
 fn qos_2_survives_broken_connections() {
     let broker = Broker::start();
-    let client = Client::connect_with(broker.addr, options(Version::V5, "broken"), fast()).unwrap();
+    let client = connect_with(broker.addr, options(Version::V5, "broken"), fast()).unwrap();
     let all = client.subscribe("t", QoS::ExactlyOnce).unwrap();
     for round in 0..20u32 {
         let sent: Vec<_> = (0..20u32)
@@ -255,7 +101,7 @@ fn qos_2_survives_broken_connections() {
 fn subscriptions_are_made_again_when_the_session_is_lost() {
     let broker = Broker::start();
     let clean = Options::new(Version::V3_1_1, "clean");
-    let client = Client::connect_with(broker.addr, clean, fast()).unwrap();
+    let client = connect_with(broker.addr, clean, fast()).unwrap();
     let all = client.subscribe("t", QoS::AtLeastOnce).unwrap();
     broker.cut();
     // Behind the CONNECT, and so behind the new SUBSCRIBE, whenever that is.
@@ -298,10 +144,125 @@ fn errors_are_told() {
 fn a_client_that_shall_not_reconnect_says_why_it_ended() {
     let broker = Broker::start();
     let behavior = Behavior { reconnect: Reconnect::Never, ..Behavior::default() };
-    let client = Client::connect_with(broker.addr, options(Version::V5, "once"), behavior).unwrap();
+    let client = connect_with(broker.addr, options(Version::V5, "once"), behavior).unwrap();
     let all = client.subscribe("t", QoS::AtMostOnce).unwrap();
     broker.cut();
     assert!(matches!(all.recv(SECONDS_10), Err(Error::Closed)));
     let result = client.publish("t", b"", QoS::AtLeastOnce);
     assert!(matches!(result, Err(Error::Disconnected(By::Transport))), "{result:?}");
+}
+
+#[test]
+fn a_session_gives_what_it_kept_to_the_subscription_that_comes_with_the_connection() {
+    let broker = Broker::start();
+    let filters = [("kept/#", SubscribeOptions::new(QoS::AtLeastOnce))];
+    let connect = || {
+        let options = Options { acknowledge: Acknowledge::Manually, ..options(Version::V5, "keeper") };
+        Connector::new(broker.addr, options).unwrap().connect_subscribed(&filters, Properties::EMPTY).unwrap()
+    };
+    let (keeper, all) = connect();
+    let other = Client::connect(broker.addr, options(Version::V5, "other")).unwrap();
+    let send = |payload: &[u8]| other.publish("kept/1", payload, QoS::AtLeastOnce).unwrap().wait(SECONDS_10);
+    send(b"one").unwrap();
+    // Not acknowledged: it comes again.
+    assert_eq!(all.recv(SECONDS_10).unwrap().unwrap().payload(), b"one");
+    keeper.disconnect(SECONDS_10).unwrap();
+    drop(all);
+    send(b"two").unwrap();
+    for wanted in [&[b"one", b"two"][..], &[b"two"][..]] {
+        let (keeper, all) = connect();
+        for (i, payload) in wanted.iter().enumerate() {
+            let message = all.recv(SECONDS_10).unwrap().unwrap();
+            assert_eq!((message.payload(), message.packet_id > 0), (&payload[..], true));
+            if i == 0 {
+                message.ack();
+            }
+        }
+        keeper.disconnect(SECONDS_10).unwrap();
+    }
+}
+
+#[test]
+fn overlapping_subscriptions_get_what_is_theirs_and_acknowledge_together() {
+    let broker = Broker::start();
+    let options =
+        Options { acknowledge: Acknowledge::Manually, receive_maximum: 1, ..options(Version::V5, "two") };
+    let client = Client::connect(broker.addr, options).unwrap();
+    let (wide, narrow) =
+        (client.subscribe("#", QoS::AtLeastOnce).unwrap(), client.subscribe("a/+", QoS::AtMostOnce).unwrap());
+    for payload in [b"1", b"2"] {
+        client.publish("a/b", payload, QoS::AtLeastOnce).unwrap().wait(SECONDS_10).unwrap();
+        let message = wide.recv(SECONDS_10).unwrap().expect("one place is free");
+        assert_eq!(message.payload(), payload);
+        message.ack();
+        if let Some(message) = narrow.recv(Duration::from_millis(200)).unwrap() {
+            assert_eq!(message.payload(), payload);
+            message.ack();
+        }
+    }
+}
+
+#[test]
+fn several_filters_are_one_subscription() {
+    let broker = Broker::start();
+    let client = Client::connect(broker.addr, options(Version::V3_1_1, "many")).unwrap();
+    let options = SubscribeOptions::new(QoS::AtLeastOnce);
+    let all = client.subscribe_all(&[("a", options), ("b/#", options)], Properties::EMPTY).unwrap();
+    assert_eq!(all.codes(), [ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS1]);
+    for topic in ["a", "c", "b/1"] {
+        client.publish(topic, b"", QoS::AtLeastOnce).unwrap();
+    }
+    assert_eq!(all.recv(SECONDS_10).unwrap().unwrap().topic(), "a");
+    assert_eq!(all.recv(SECONDS_10).unwrap().unwrap().topic(), "b/1");
+    assert_eq!(client.unsubscribe(&["a", "b/#"], Properties::EMPTY).unwrap(), [ReasonCode::Success; 2]);
+}
+
+#[test]
+fn what_waits_without_a_connection_is_bounded_and_closing_does_not_wait_for_a_connection() {
+    let broker = Broker::start();
+    let limits = Options { max_queued_messages: 3, ..options(Version::V5, "offline") };
+    let first = Duration::from_secs(100);
+    let behavior = Behavior { reconnect: Reconnect::After { first, most: first }, ..Behavior::default() };
+    let client = connect_with(broker.addr, limits, behavior).unwrap();
+    broker.cut();
+    let deadline = Instant::now() + SECONDS_10;
+    while client.is_connected() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let request = PublishRequest { topic: "t", qos: QoS::AtLeastOnce, ..PublishRequest::default() };
+    let queued = (0..10).take_while(|_| client.publish_with(&request).is_ok()).count();
+    assert_eq!(queued, 3);
+    let short = Duration::from_millis(50);
+    assert!(matches!(client.publish_within(&request, short), Err(Error::Timeout)));
+    let begun = Instant::now();
+    assert!(matches!(client.disconnect(short), Err(Error::Timeout)));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(matches!(client.publish_with(&request), Err(Error::Closed)));
+}
+
+#[test]
+fn closing_does_not_wait_for_a_host_that_does_not_answer() {
+    let broker = Broker::start();
+    let limits = Options { connect_timeout: Duration::from_secs(60), ..options(Version::V5, "stuck") };
+    let relay = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = relay.local_addr().unwrap();
+    let target = broker.addr;
+    let thread = std::thread::spawn(move || {
+        // The first connection is a good one until it breaks; the second is accepted and left alone.
+        let (mut client, _) = relay.accept().unwrap();
+        let mut server = std::net::TcpStream::connect(target).unwrap();
+        let mut buffer = [0; 1000];
+        let n = client.read(&mut buffer).unwrap();
+        server.write_all(&buffer[..n]).unwrap();
+        let n = server.read(&mut buffer).unwrap();
+        client.write_all(&buffer[..n]).unwrap();
+        drop(client);
+        relay.accept().unwrap().0
+    });
+    let client = connect_with(addr, limits, fast()).unwrap();
+    let _silent = thread.join().unwrap();
+    let begun = Instant::now();
+    client.disconnect(SECONDS_10).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }

@@ -268,6 +268,18 @@ pub fn release_binary(name: &str) -> PathBuf {
     path
 }
 
+/// One of our tools: in the folder `HIKYAKU_TEST_TOOLS`, or the release build beside this test.
+pub fn tool_binary(name: &str) -> PathBuf {
+    let folder = env::var_os("HIKYAKU_TEST_TOOLS").map(PathBuf::from);
+    let path = folder.unwrap_or_else(|| target_folder().join("release")).join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build --release -p hikyaku-client`, or ./tests/run, which does",
+        path.display()
+    );
+    path
+}
+
 /// A file that `tests/run` installs under `target/clients`.
 pub fn installed(path: &str) -> PathBuf {
     let path = target_folder().join("clients").join(path);

@@ -173,6 +173,12 @@ pub struct Received {
     pub subscription_ids: SubscriptionIds,
     /// What to give [`acknowledge`](super::Client::acknowledge); `None` when there is nothing to do.
     pub token: Option<AckToken>,
+    /// The packet identifier it came with; 0 at QoS 0. For people to look at.
+    pub packet_id: u16,
+    /// The topic alias it came with (5.0), which is resolved.
+    pub topic_alias: Option<u16>,
+    /// The Message Expiry Interval it came with (5.0), in seconds.
+    pub message_expiry_s: Option<u32>,
 }
 
 impl Received {

@@ -137,13 +137,13 @@ impl Client {
     /// A message in the form it is handed out in, its alias resolved.
     fn receive(&mut self, now: Instant, publish: &Publish<'_>) -> Result<Received, DecodeError> {
         let mut alias = None;
-        let mut expires_at = Instant::NEVER;
+        let mut message_expiry_s = None;
         let mut subscription_ids = SubscriptionIds::None;
         let mut properties = Vec::new();
         for property in publish.properties {
             match property {
                 Property::TopicAlias(number) => alias = Some(number),
-                Property::MessageExpiryInterval(s) => expires_at = now + Duration::from_secs(s.into()),
+                Property::MessageExpiryInterval(s) => message_expiry_s = Some(s),
                 Property::SubscriptionIdentifier(id) => subscription_ids.push(id),
                 other => {
                     let _ = other.encode(&mut properties);
@@ -167,7 +167,7 @@ impl Client {
             retain: publish.retain,
             properties: &properties,
             payload: publish.payload,
-            expires_at,
+            expires_at: message_expiry_s.map_or(Instant::NEVER, |s: u32| now + Duration::from_secs(s.into())),
             id: MessageId::default(),
         }
         .to_message(scratch);
@@ -175,7 +175,15 @@ impl Client {
         if scratch.capacity() > 64 << 10 {
             *scratch = Vec::new();
         }
-        Ok(Received { message, dup: publish.dup, subscription_ids, token: None })
+        Ok(Received {
+            message,
+            dup: publish.dup,
+            subscription_ids,
+            token: None,
+            packet_id: publish.packet_id,
+            topic_alias: alias,
+            message_expiry_s,
+        })
     }
 
     /// Sends PUBACK or PUBREC, or lets it wait for the application: then there is a token.

@@ -11,4 +11,5 @@ mod mosquitto;
 mod mqttjs;
 mod paho;
 mod script;
+mod tools;
 mod transports;

@@ -1,0 +1,7 @@
+//! `hikyaku-pub` publishes a message.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hikyaku_client::tool::main(hikyaku_client::tool::Tool::Pub)
+}

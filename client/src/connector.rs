@@ -1,0 +1,168 @@
+//! Everything that can be said before connecting.
+
+use crate::driver::Driver;
+use crate::state::Status;
+use crate::transport::Route;
+use crate::{Address, Behavior, Client, Error, Options, Properties, SubscribeOptions, Subscription};
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What a [`Client`] is made from: where the server is, and how to be there.
+///
+/// ```no_run
+/// use hikyaku_client::{Behavior, Connector, Options, Reconnect, Version};
+///
+/// # fn main() -> Result<(), hikyaku_client::Error> {
+/// let client = Connector::new("ws://localhost:9001", Options::new(Version::V5, "once"))?
+///     .behavior(Behavior { reconnect: Reconnect::Never, ..Behavior::default() })
+///     .websocket_path("/mqtt")
+///     .connect()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Connector {
+    route: Route,
+    options: Options,
+    behavior: Behavior,
+}
+
+impl Connector {
+    /// For a server. User and password of the address count where the options have none.
+    pub fn new<A>(address: A, mut options: Options) -> Result<Connector, Error>
+    where
+        A: TryInto<Address>,
+        Error: From<A::Error>,
+    {
+        let mut address: Address = address.try_into()?;
+        if options.username.is_none() && options.password.is_none() {
+            options.username = address.username.take();
+            options.password = address.password.take().map(String::into_bytes);
+        }
+        let route = Route {
+            address,
+            bind: None,
+            websocket_path: String::from("/mqtt"),
+            #[cfg(feature = "tls")]
+            tls: None,
+            timeout: options.connect_timeout.max(Duration::from_millis(1)),
+        };
+        Ok(Connector { route, options, behavior: Behavior::default() })
+    }
+
+    /// How the client behaves.
+    pub fn behavior(mut self, behavior: Behavior) -> Connector {
+        self.behavior = behavior;
+        self
+    }
+
+    /// Comes from this address of the machine. Addresses of the server of the other family are passed over.
+    pub fn bind(mut self, address: IpAddr) -> Connector {
+        self.route.bind = Some(address);
+        self
+    }
+
+    /// Bounds [`Options::connect_timeout`], and so the wait for the server's first answer.
+    pub fn time_limit(mut self, limit: Duration) -> Connector {
+        let limit = self.options.connect_timeout.min(limit).max(Duration::from_millis(1));
+        (self.options.connect_timeout, self.route.timeout) = (limit, limit);
+        self
+    }
+
+    /// Where WebSocket is on the server, `/mqtt` if nothing else is said.
+    pub fn websocket_path(mut self, path: &str) -> Connector {
+        self.route.websocket_path = String::from(path);
+        self
+    }
+
+    /// What TLS trusts and shows; it matters for `mqtts` and `wss` only. The files are read now.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: &crate::Tls) -> Result<Connector, Error> {
+        self.route.tls = Some(tls.config()?);
+        Ok(self)
+    }
+
+    /// Connects and waits until the server has let us in.
+    pub fn connect(self) -> Result<Client, Error> {
+        let (client, driver) = self.prepare()?;
+        spawn(driver)?;
+        client.wait_connected()?;
+        Ok(client)
+    }
+
+    /// As [`Connector::connect`], with a subscription. What the server has kept in an earlier session comes out of
+    /// it too, as does all else that no other subscription is for: nothing is lost between CONNACK and SUBACK.
+    ///
+    /// It is an error when the server takes none of the filters; [`Subscription::codes`] tells which it takes.
+    ///
+    /// ```no_run
+    /// use hikyaku_client::{Acknowledge, Connector, Options, Properties, QoS, SubscribeOptions, Version};
+    ///
+    /// # fn main() -> Result<(), hikyaku_client::Error> {
+    /// let options = Options {
+    ///     clean_start: false,
+    ///     session_expiry_s: 3600,
+    ///     acknowledge: Acknowledge::Manually,
+    ///     ..Options::new(Version::V5, "worker")
+    /// };
+    /// let filters = [("jobs/+", SubscribeOptions::new(QoS::AtLeastOnce))];
+    /// let (client, jobs) =
+    ///     Connector::new("localhost", options)?.connect_subscribed(&filters, Properties::EMPTY)?;
+    /// for job in &jobs {
+    ///     println!("doing {}", job.topic());
+    ///     job.ack();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect_subscribed(
+        self,
+        filters: &[(&str, SubscribeOptions)],
+        properties: Properties<'_>,
+    ) -> Result<(Client, Subscription), Error> {
+        let (client, driver) = self.prepare()?;
+        let (number, queue) = client.inner.lock().add_subscription(filters, properties, true);
+        let subscription = Subscription::new(client.inner.clone(), number, queue);
+        spawn(driver)?;
+        client.wait_connected()?;
+        let subscription = if filters.is_empty() { subscription } else { client.request(subscription)? };
+        Ok((client, subscription))
+    }
+
+    #[cfg_attr(not(feature = "tls"), allow(unused_mut, reason = "there is no TLS"))]
+    fn prepare(mut self) -> Result<(Client, Driver), Error> {
+        let scheme = self.route.address.scheme;
+        if scheme.is_tls() && !cfg!(feature = "tls") || scheme.is_websocket() && !cfg!(feature = "websocket")
+        {
+            let what = "hikyaku-client was built without the feature that this address needs";
+            return Err(Error::Io(io::Error::new(io::ErrorKind::Unsupported, what)));
+        }
+        #[cfg(feature = "tls")]
+        if scheme.is_tls() && self.route.tls.is_none() {
+            self.route.tls = Some(crate::Tls::default().config()?);
+        }
+        let (inner, driver) = Driver::start(self.route, self.options, self.behavior)?;
+        Ok((Client { inner }, driver))
+    }
+}
+
+fn spawn(driver: Driver) -> Result<(), Error> {
+    std::thread::Builder::new().name(String::from("hikyaku-client")).spawn(move || driver.run())?;
+    Ok(())
+}
+
+impl Client {
+    /// The thread reports the first answer, whatever it is, within the timeouts of the options.
+    fn wait_connected(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        let mut state = inner.lock();
+        loop {
+            match &mut state.status {
+                Status::Connected => return Ok(()),
+                Status::Ended(_) => return Err(state.end()),
+                Status::Starting | Status::Waiting => state = inner.wait(state),
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What TLS trusts and shows.
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where distributions keep the certificates they trust: one file each, the first that exists counts.
+const SYSTEM_FILES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Which versions of TLS are spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2 and 1.3.
+    #[default]
+    Any,
+    /// 1.2 only.
+    V1_2,
+    /// 1.3 only.
+    V1_3,
+}
+
+/// How far the server's certificate is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Who issued it, and for which host.
+    #[default]
+    Full,
+    /// Who issued it, not for which host: anyone with a certificate of the same issuer can be in between.
+    AnyName,
+    /// Not at all: anyone can be in between.
+    Nothing,
+}
+
+/// What TLS trusts and shows. Without `ca_file` and `ca_path` that is what the system trusts.
+///
+/// ```no_run
+/// use hikyaku_client::{Connector, Options, Tls, Version};
+///
+/// # fn main() -> Result<(), hikyaku_client::Error> {
+/// let tls = Tls { ca_file: Some("ca.crt".into()), ..Tls::default() };
+/// let client = Connector::new("mqtts://broker.example", Options::new(Version::V5, "reader"))?
+///     .tls(&tls)?
+///     .connect()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// A PEM file of certificates to trust.
+    pub ca_file: Option<PathBuf>,
+    /// A folder of such files; what is no certificate in it is passed over.
+    pub ca_path: Option<PathBuf>,
+    /// Also trust what the system trusts, when `ca_file` or `ca_path` is given.
+    pub system: bool,
+    /// The certificate to show, a PEM file, intermediate certificates behind it. It needs `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The certificate's key, a PEM file, not encrypted.
+    pub key_file: Option<PathBuf>,
+    /// How far the server's certificate is checked.
+    pub verify: Verify,
+    /// Which versions are spoken.
+    pub version: TlsVersion,
+    /// Application protocols to offer (ALPN).
+    pub alpn: Vec<Vec<u8>>,
+    /// A file to append the keys to, for debugging: whoever reads it can read what is sent.
+    pub key_log: Option<PathBuf>,
+}
+
+impl Tls {
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let provider = Arc::new(default_provider());
+        let versions: &[&SupportedProtocolVersion] = match self.version {
+            TlsVersion::Any => &[&TLS13, &TLS12],
+            TlsVersion::V1_2 => &[&TLS12],
+            TlsVersion::V1_3 => &[&TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(versions)
+            .map_err(TlsError::Config)?;
+        let inner = match self.verify {
+            Verify::Nothing => None,
+            Verify::Full | Verify::AnyName => {
+                let roots = Arc::new(self.roots()?);
+                let verifier =
+                    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+                        .build()
+                        .map_err(|_| TlsError::NoCertificate(PathBuf::from("the system's certificates")))?;
+                Some(verifier)
+            }
+        };
+        let schemes = provider.signature_verification_algorithms;
+        let verifier = match inner {
+            Some(inner) if self.verify == Verify::Full => inner as Arc<dyn ServerCertVerifier>,
+            inner => Arc::new(Lenient { inner, schemes }),
+        };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match (&self.cert_file, &self.key_file) {
+            (Some(cert), Some(key)) => {
+                let chain = certificates(cert)?;
+                let key =
+                    PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::of(key, "key", error))?;
+                builder.with_client_auth_cert(chain, key).map_err(TlsError::Config)?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err(TlsError::HalfIdentity),
+        };
+        config.alpn_protocols = self.alpn.clone();
+        if let Some(path) = &self.key_log {
+            let opened = File::options().create(true).append(true).open(path);
+            let file = opened.map_err(|error| TlsError::Read(path.clone(), error))?;
+            config.key_log = Arc::new(Keys(file));
+        }
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        if let Some(file) = &self.ca_file {
+            for certificate in certificates(file)? {
+                roots.add(certificate).map_err(TlsError::Config)?;
+            }
+        }
+        if let Some(path) = &self.ca_path {
+            add_folder(&mut roots, path)?;
+        }
+        if self.system || self.ca_file.is_none() && self.ca_path.is_none() {
+            add_system(&mut roots);
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| TlsError::of(path, "certificate", error))?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate(path.to_path_buf()));
+    }
+    Ok(certificates)
+}
+
+fn add_folder(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+    let unreadable = |error| TlsError::Read(path.to_path_buf(), error);
+    for entry in std::fs::read_dir(path).map_err(unreadable)?.flatten() {
+        // Keys and the like lie in such folders too.
+        roots.add_parsable_certificates(certificates(&entry.path()).unwrap_or_default());
+    }
+    if roots.is_empty() {
+        return Err(TlsError::NoCertificate(path.to_path_buf()));
+    }
+    Ok(())
+}
+
+/// As OpenSSL does, the environment says where else to look.
+fn add_system(roots: &mut RootCertStore) {
+    let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let folder = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
+    if let Some(folder) = &folder {
+        let _ = add_folder(roots, folder);
+    }
+    let files = match (file, folder) {
+        (Some(file), _) => vec![file],
+        (None, Some(_)) => Vec::new(),
+        (None, None) => SYSTEM_FILES.iter().map(PathBuf::from).collect(),
+    };
+    if let Some(found) = files.iter().find_map(|file| certificates(file).ok()) {
+        roots.add_parsable_certificates(found);
+    }
+}
+
+/// Where the keys go, in the format that Wireshark reads.
+#[derive(Debug)]
+struct Keys(File);
+
+impl KeyLog for Keys {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        if let Err(error) = (&self.0).write_all(line.as_bytes()) {
+            log::warn!("Cannot write TLS keys: {error}.");
+        }
+    }
+}
+
+/// A check that lets wrong names, or everything, pass.
+#[derive(Debug)]
+struct Lenient {
+    /// What checks the issuer; `None` lets all pass.
+    inner: Option<Arc<WebPkiServerVerifier>>,
+    schemes: rustls::crypto::WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Lenient {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
+        // The name is looked at after everything else.
+        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            result => result,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.schemes)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.schemes)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.schemes.supported_schemes()
+    }
+}
+
+/// Why [`Tls`] cannot be used.
+#[derive(Debug)]
+pub enum TlsError {
+    /// A file or folder cannot be read.
+    Read(PathBuf, std::io::Error),
+    /// A file is not PEM, or has no such section; what was looked for.
+    Pem(PathBuf, &'static str, pem::Error),
+    /// There is no certificate in a file or folder.
+    NoCertificate(PathBuf),
+    /// There is a certificate without a key, or a key without a certificate.
+    HalfIdentity,
+    /// Certificates, key and versions do not go together.
+    Config(rustls::Error),
+}
+
+impl TlsError {
+    fn of(path: &Path, what: &'static str, error: pem::Error) -> TlsError {
+        match error {
+            pem::Error::Io(error) => TlsError::Read(path.to_path_buf(), error),
+            error => TlsError::Pem(path.to_path_buf(), what, error),
+        }
+    }
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            TlsError::Pem(path, what, error) => write!(f, "no {what} in {}: {error}", path.display()),
+            TlsError::NoCertificate(path) => write!(f, "no certificate in {}", path.display()),
+            TlsError::HalfIdentity => f.write_str("a certificate needs its key, and a key its certificate"),
+            TlsError::Config(error) => write!(f, "the TLS options cannot be used: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}

@@ -1,0 +1,80 @@
+//! TLS on a socket. Reading never waits for writing, nor the other way round.
+
+use super::socket::Socket;
+use rustls::ClientConnection;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+
+/// How many encrypted bytes may wait for the socket: enough for it to be busy.
+const BUFFER_LIMIT: usize = 256 << 10;
+
+#[derive(Debug)]
+pub(crate) struct TlsStream {
+    connection: ClientConnection,
+    socket: Socket,
+}
+
+impl TlsStream {
+    /// Does the handshake, blocking.
+    pub fn handshake(mut connection: ClientConnection, mut socket: Socket) -> io::Result<TlsStream> {
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        connection.set_buffer_limit(Some(BUFFER_LIMIT));
+        Ok(TlsStream { connection, socket })
+    }
+
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    pub fn goodbye(&mut self) {
+        self.connection.send_close_notify();
+        let _ = self.flush();
+    }
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.connection.reader().read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // Many close without saying so; for MQTT an end is an end.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
+                result => return result,
+            }
+            self.connection.read_tls(&mut self.socket)?;
+            let processed = self.connection.process_new_packets();
+            // Alerts, answers to key updates.
+            match self.flush() {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        }
+    }
+}
+
+impl Write for TlsStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // What was taken before leaves first: then there is room.
+        self.flush()?;
+        let taken = self.connection.writer().write_vectored(slices)?;
+        match self.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.connection.wants_write() {
+            if self.connection.write_tls(&mut self.socket)? == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+        }
+        Ok(())
+    }
+}
