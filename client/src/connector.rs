@@ -159,9 +159,10 @@ impl Client {
         let mut state = inner.lock();
         loop {
             match &mut state.status {
-                Status::Connected => return Ok(()),
+                // It may have been lost again already.
+                Status::Connected | Status::Waiting => return Ok(()),
                 Status::Ended(_) => return Err(state.end()),
-                Status::Starting | Status::Waiting => state = inner.wait(state),
+                Status::Starting => state = inner.wait(state),
             }
         }
     }

@@ -110,13 +110,13 @@ impl Inner {
         command: impl FnOnce(&mut State, Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut state = self.lock();
-        if !state.is_alive() {
+        if !state.is_alive() || state.stopping {
             return Err(state.end());
         }
         let empty = state.client.outbox().is_empty();
         let result = command(&mut state, self.now());
         // What already waits to be written has a thread on its way.
-        if state.stopping || empty && !state.client.outbox().is_empty() {
+        if empty && !state.client.outbox().is_empty() {
             self.wake();
         }
         result
