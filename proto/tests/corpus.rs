@@ -34,6 +34,11 @@ fn decode() {
 }
 
 #[test]
+fn pair() {
+    replay("pair", hikyaku_proto::client::check::check_pair);
+}
+
+#[test]
 fn tries() {
     replay("trie", trie);
 }

@@ -292,7 +292,12 @@ impl Rig {
             bytes = &bytes[step.used..];
             let Some(frame) = step.frame else { return };
             // A refusal speaks the version that was asked for, which may be none.
-            assert!(frame.first == 0x20 || Packet::decode(version, frame).is_ok(), "a wrong packet");
+            let decoded = Packet::decode(version, frame);
+            assert!(
+                frame.first == 0x20 || decoded.is_ok(),
+                "a wrong packet in {version:?}: {decoded:?} {:02x?}",
+                frame.raw
+            );
         }
     }
 

@@ -223,6 +223,9 @@ impl Shard {
         {
             return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
         }
+        if phase == Phase::Running && frame.packet_type() == Some(PacketType::Connect) {
+            return self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"); // [MQTT-3.1.0-2]
+        }
         let packet = match Packet::decode(version, frame) {
             Ok(packet) => packet,
             Err(error) => {
@@ -248,8 +251,6 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"),
             Packet::Auth(_) => {
                 self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
             }
