@@ -28,4 +28,4 @@ mod transport;
 mod wake;
 mod worker;
 
-pub use server::{Bindings, Options, Remote, Server, StartError};
+pub use server::{Bindings, Options, Remote, Server, StartError, check_certificates};

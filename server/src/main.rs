@@ -7,7 +7,7 @@ mod privileges;
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Options, Remote, StartError};
+use hikyaku::{Bindings, Options, Remote, StartError, check_certificates};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -72,11 +72,16 @@ fn read(run: &Run) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     Ok((settings, problems))
 }
 
-/// The settings with what the files say that they name: passwords and rights.
+/// The settings with what the files say that they name: certificates, passwords and rights.
 fn secure(
     mut settings: Settings,
     mut problems: Vec<Problem>,
 ) -> Result<(Settings, Security, Vec<Problem>), Vec<Problem>> {
+    let certificates = check_certificates(&settings.listeners);
+    if !certificates.is_empty() {
+        problems.extend(certificates);
+        return Err(problems);
+    }
     match Security::load(&settings.listeners, &mut settings.core) {
         Ok((security, more)) => {
             problems.extend(more);

@@ -101,6 +101,11 @@ impl Options {
     }
 }
 
+/// What is wrong with the certificates and keys of `listeners`.
+pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<Problem> {
+    listeners.iter().filter_map(|settings| Gate::new(settings, None).err()).collect()
+}
+
 impl Bindings {
     /// Reads certificates and binds all endpoints. Who connects now waits.
     ///

@@ -63,6 +63,19 @@ fn mistakes_are_told_with_their_place_and_exit_with_3() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_used_is_a_mistake_of_the_configuration() {
+    let dir = Dir::new("certificate");
+    let certificate = dir.write("x.pem", "no certificate\n");
+    let file = dir
+        .write("x.conf", &format!("listener 1 127.0.0.1\ncertfile {certificate}\nkeyfile {certificate}\n"));
+    for args in [["-c", &file], ["-t", &file]] {
+        let (code, _, err) = output(&args);
+        assert_eq!(code, Some(3));
+        assert!(err.starts_with(&format!("{file}:2:1: Error: certfile")), "{err}");
+    }
+}
+
+#[test]
 fn a_test_says_who_may_connect_and_touches_nothing() {
     let dir = Dir::new("test");
     let (log, pid) = (dir.path("log"), dir.path("pid"));
