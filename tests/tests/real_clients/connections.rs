@@ -81,14 +81,7 @@ fn packet_type_0_closes() {
 #[test]
 fn what_is_no_connect_is_closed_at_once() {
     let broker = Broker::start(["--workers", "2"]);
-    for bytes in [
-        "c0 00",
-        "30 03 0001 61",
-        "00",
-        "ff",
-        "16 03 01 02 00 01 00 01 fc 03 03",
-        "20 02 00 00",
-    ] {
+    for bytes in ["c0 00", "30 03 0001 61", "00", "ff", "16 03 01 02 00 01 00 01 fc 03 03", "20 02 00 00"] {
         let mut stranger = Wire::open(broker.port);
         stranger.try_send(hex(bytes));
         assert_eq!(stranger.until_closed(), [], "after {bytes}");
