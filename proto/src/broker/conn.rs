@@ -10,6 +10,7 @@ use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Propertie
 use crate::session::{Link, Sent};
 use crate::time::Instant;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 use log::{debug, info};
@@ -118,6 +119,19 @@ impl Conn {
     pub fn id(&self, index: u32) -> ConnId {
         ConnId { index, generation: self.generation }
     }
+
+    /// Puts the connection, whose name is `id`, on the list of those to transmit.
+    pub fn mark_dirty(&mut self, id: ConnId, dirty: &mut Vec<ConnId>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(id);
+        }
+    }
+}
+
+/// The connection of this name, if it is still there. For where a shard's other parts are in use as well.
+pub(super) fn conn_at(conns: &mut [Option<Conn>], id: ConnId) -> Option<&mut Conn> {
+    conns.get_mut(id.index as usize)?.as_mut().filter(|c| c.generation == id.generation)
 }
 
 impl Shard {
@@ -261,7 +275,7 @@ impl Shard {
     /// Puts a packet into the outbox, unless it is larger than the client takes.
     pub(super) fn put(&mut self, id: ConnId, packet: &Packet<'_>) -> bool {
         let Shard { conns, pool, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return false };
+        let Some(conn) = conn_at(conns, id) else { return false };
         let sent = conn.link.put(pool, packet) == Ok(Sent::Yes);
         if sent {
             self.mark_dirty(id);
@@ -286,10 +300,7 @@ impl Shard {
         let soft = self.config.output_soft_bytes;
         let stall = Duration::from_secs(self.config.output_stall_s.into());
         let Shard { conns, pool, timers, counters, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
-        if conn.generation != id.generation {
-            return;
-        }
+        let Some(conn) = conn_at(conns, id) else { return };
         counters.bytes_sent += bytes as u64;
         conn.link.outbox.advance(bytes);
         let was_blocked = conn.blocked;

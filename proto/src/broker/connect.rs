@@ -1,6 +1,6 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
-use super::conn::{Cause, Flow, Pause, Phase};
+use super::conn::{Cause, Flow, Pause, Phase, conn_at};
 use super::denial::Denial;
 use super::io::{Authenticate, ConnId, Output, Verdict};
 use super::mount::Mount;
@@ -270,7 +270,7 @@ impl Shard {
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
         session.will = request.will;
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+        let Some(conn) = conn_at(&mut self.conns, id) else {
             return Flow::Closed;
         };
         let too_long = config.max_keepalive_s > 0

@@ -51,7 +51,7 @@ use crate::topic::trie::{Scratch, Trie};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use conn::{Conn, Pause};
+use conn::{Conn, Pause, conn_at};
 use interest::Interest;
 use peer::{Peer, PeerMessage};
 use publish::{Fan, Route, Subscription};
@@ -285,8 +285,7 @@ impl Shard {
     }
 
     fn on_shutdown(&mut self) {
-        let all: Vec<ConnId> = (0..).zip(&self.conns).filter_map(|(i, c)| Some(c.as_ref()?.id(i))).collect();
-        for id in all {
+        for id in self.conn_ids() {
             self.close(id, conn::Cause::Operator);
         }
     }
@@ -316,16 +315,17 @@ impl Shard {
     }
 
     fn conn(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.conns.get_mut(id.index as usize)?.as_mut().filter(|c| c.generation == id.generation)
+        conn_at(&mut self.conns, id)
+    }
+
+    /// Everyone connected, in the order of places.
+    fn conn_ids(&self) -> Vec<ConnId> {
+        (0..).zip(&self.conns).filter_map(|(i, c)| Some(c.as_ref()?.id(i))).collect()
     }
 
     fn mark_dirty(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::as_mut)
-            && conn.generation == id.generation
-            && !conn.dirty
-        {
-            conn.dirty = true;
-            self.dirty.push(id);
+        if let Some(conn) = conn_at(&mut self.conns, id) {
+            conn.mark_dirty(id, &mut self.dirty);
         }
     }
 

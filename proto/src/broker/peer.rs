@@ -4,7 +4,7 @@
 //! handled, and an [`PeerMessage::Ack`] names that sum. A [`Barrier`](super::Shard) waits until every
 //! peer has handled all that was sent to it before; credit is what may be underway.
 
-use super::conn::Pause;
+use super::conn::{Pause, conn_at};
 use super::interest::{Change, Pattern};
 use super::io::{ConnId, Output, ShardId};
 use super::publish::PENDING_ACKS_MAX;
@@ -296,10 +296,7 @@ impl Shard {
         }
         for id in core::mem::take(&mut self.gated) {
             let Shard { conns, pool, opened, .. } = self;
-            let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { continue };
-            if conn.generation != id.generation {
-                continue;
-            }
+            let Some(conn) = conn_at(conns, id) else { continue };
             let any = conn.link.release_acks(pool, *opened);
             if conn.link.pending_acks() > 0 {
                 self.gated.push(id);
@@ -323,9 +320,7 @@ impl Shard {
             self.open_gates();
             if self.credit_wait && !self.credit_spent() {
                 self.credit_wait = false;
-                let all: Vec<ConnId> =
-                    (0..).zip(&self.conns).filter_map(|(i, c)| Some(c.as_ref()?.id(i))).collect();
-                all.into_iter().for_each(|id| self.resume(id, Pause::Credit));
+                self.conn_ids().into_iter().for_each(|id| self.resume(id, Pause::Credit));
             }
         } else if peer.busy {
             // A retained message must not wait: another shard may know that it was sent, and ask for it.

@@ -4,7 +4,7 @@
 //! topic and no subscription, interest or configuration changes, nothing is matched again. What depends on the
 //! receiver (version, window, connection) is decided at each delivery.
 
-use super::conn::{Flow, NO_SESSION, Pause};
+use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
 use super::io::{ConnId, ShardId};
 use super::peer::PeerMessage;
@@ -123,7 +123,7 @@ impl Shard {
         }
         let now = self.now;
         let Shard { conns, properties: forward, config, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+        let Some(conn) = conn_at(conns, id) else {
             return Flow::Closed;
         };
         let max_alias = config.topic_aliases(conn.listener);
@@ -206,7 +206,7 @@ impl Shard {
         let receive_maximum = usize::from(self.config.max_inflight_messages.max(1));
         let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
         self.counters.publish_received += 1;
-        let Some(conn) = self.conns[id.index as usize].as_mut() else { return Flow::Closed };
+        let Some(conn) = conn_at(&mut self.conns, id) else { return Flow::Closed };
         let (session, v5) = (conn.session, conn.link.version.is_v5());
         let max_qos = self.config.limits(conn.listener).max_qos;
         if qos > max_qos {
@@ -310,7 +310,7 @@ impl Shard {
             return Flow::Continue;
         }
         let Shard { conns, pool, opened, .. } = self;
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else {
+        let Some(conn) = conn_at(conns, id) else {
             return Flow::Closed;
         };
         if conn.link.acknowledge(pool, gate, *opened, kind, packet_id, reason) {
@@ -536,7 +536,7 @@ impl Shard {
         let now = self.now;
         let Shard { sessions, conns, pool, counters, dirty, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        let Some(conn) = conn_at(conns, id) else { return };
         if conn.blocked && conn.link.outbox.len() > soft && !message.asked {
             counters.publish_dropped += 1;
             return;
@@ -569,10 +569,7 @@ impl Shard {
             }
         }
         counters.publish_sent += 1;
-        if !conn.dirty {
-            conn.dirty = true;
-            dirty.push(id);
-        }
+        conn.mark_dirty(id, dirty);
     }
 
     /// Queues a QoS 1 or 2 message for a session and sends what its window allows. A session that is full
@@ -654,7 +651,7 @@ impl Shard {
 
     fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16, reason: ReasonCode) -> Flow {
         let Shard { conns, pool, .. } = self;
-        if let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) {
+        if let Some(conn) = conn_at(conns, id) {
             conn.link.put_ack(pool, kind, packet_id, reason);
             self.mark_dirty(id);
         }

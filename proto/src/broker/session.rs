@@ -1,7 +1,7 @@
 //! Sessions: what outlives a connection, wills, and how a session ends.
 
 use super::Shard;
-use super::conn::Cause;
+use super::conn::{Cause, conn_at};
 use super::denial::Denial;
 use super::io::ConnId;
 use super::peer::{PeerMessage, SessionKey};
@@ -229,7 +229,7 @@ impl Shard {
         let Shard { sessions, conns, pool, counters, config, epoch, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
         let Some(id) = session.conn else { return };
-        let Some(conn) = conns.get_mut(id.index as usize).and_then(Option::as_mut) else { return };
+        let Some(conn) = conn_at(conns, id) else { return };
         let mut any = false;
         let subject = Subject { client_id: &session.client_id, username: session.username.as_deref() };
         let rights = (session.epoch != *epoch).then(|| config.rights(session.listener));
