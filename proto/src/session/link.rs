@@ -2,9 +2,7 @@
 //! acknowledgements leave, the partial packet that came in and the bytes to go out.
 
 use super::window::SubscriptionIds;
-use crate::codec::{
-    Ack, EncodeError, Framer, Packet, PacketType, Properties, Property, QoS, ReasonCode, Version,
-};
+use crate::codec::{EncodeError, Framer, Packet, PacketType, Property, QoS, ReasonCode, Version};
 use crate::codec::{put_varint, varint_len};
 use crate::message::Message;
 use crate::outbox::{Outbox, Pool, SHARE_FROM};
@@ -176,27 +174,6 @@ impl Link {
             out.extend_from_slice(&[first, 3, high, low, reason as u8]);
         } else {
             out.extend_from_slice(&[first, 2, high, low]);
-        }
-    }
-
-    /// Encodes a PUBREL, PUBCOMP … with properties, which only 5.0 has. They are left out if they do not fit.
-    pub fn put_ack_with(
-        &mut self,
-        pool: &mut Pool,
-        kind: PacketType,
-        packet_id: u16,
-        reason: ReasonCode,
-        properties: Properties<'_>,
-    ) {
-        let ack = Ack { packet_id, reason, properties };
-        let packet = match kind {
-            PacketType::PubRec => Packet::PubRec(ack),
-            PacketType::PubRel => Packet::PubRel(ack),
-            PacketType::PubComp => Packet::PubComp(ack),
-            _ => Packet::PubAck(ack),
-        };
-        if !self.problem_information || self.put(pool, &packet) != Ok(Sent::Yes) {
-            self.put_ack(pool, kind, packet_id, reason);
         }
     }
 
