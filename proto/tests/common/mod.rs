@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod packets;
+pub mod script;
 
 use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::{
