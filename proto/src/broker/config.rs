@@ -94,6 +94,8 @@ impl Default for Config {
 /// What differs between the doors of a broker.
 #[derive(Clone, Debug, Default)]
 pub struct Listener {
+    /// Where it is, as log lines call it; may be empty.
+    pub name: Box<str>,
     /// What clients may do here, whoever they are.
     pub limits: ListenerLimits,
     /// Whether clients are asked who they are.

@@ -1,6 +1,7 @@
 //! Connections: bytes in, bytes out, and how they end.
 
 use super::connect::Request;
+use super::denial::{Denial, Name};
 use super::io::{ConnId, Output};
 use super::mount::Mount;
 use super::publish::Route;
@@ -186,7 +187,9 @@ impl Shard {
         let mut packets = 0;
         let flow = loop {
             if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b != 0x10) {
-                self.close(id, Cause::Silent("the first packet is not a CONNECT")); // [MQTT-3.1.0-1]
+                let what = "the first packet is not a CONNECT"; // [MQTT-3.1.0-1]
+                self.log_refusal(id, Denial::Stranger, None, (ReasonCode::ProtocolError, what));
+                self.close(id, Cause::Silent(what));
                 break Flow::Closed;
             }
             let limit = if phase == Phase::New { connect_limit.min(limit) } else { limit };
@@ -372,10 +375,12 @@ impl Shard {
             Cause::Peer(reason, what) => (Some(reason), what),
             Cause::Refused(what) | Cause::Silent(what) => (None, what),
             Cause::KeepAlive => (Some(ReasonCode::KeepAliveTimeout), "exceeded timeout"),
-            Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "session taken over"),
+            Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "disconnected: session taken over"),
             Cause::Transport => (None, "closed its connection"),
             Cause::Revoked => (Some(ReasonCode::AdministrativeAction), "is not let in any more"),
-            Cause::Operator => (Some(ReasonCode::ServerShuttingDown), "the broker is shutting down"),
+            Cause::Operator => {
+                (Some(ReasonCode::ServerShuttingDown), "disconnected: the broker is shutting down")
+            }
         };
         // [MQTT-3.14.0-1]
         if let Some(reason) = reason
@@ -388,7 +393,7 @@ impl Shard {
         if !matches!(cause, Cause::Transport) {
             self.outputs.push_back(Output::Close { conn: id, last: conn.link.outbox });
         }
-        let name = self.sessions.get(conn.session).map(|s| s.client_id.escape_debug());
+        let name = self.sessions.get(conn.session).map(|s| Name(&s.client_id));
         match (name, cause, conn.peer) {
             (Some(name), Cause::Peer(reason, _), _) => info!("Client {name} closed: {text} ({reason})."),
             (Some(name), _, _) => info!("Client {name} {text}."),

@@ -1,7 +1,7 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
 use super::conn::{Cause, Flow, Pause, Phase, conn_at};
-use super::denial::Denial;
+use super::denial::{Denial, Name, PeerText, UserText};
 use super::io::{Authenticate, ConnId, Output, Verdict};
 use super::mount::Mount;
 use super::publish::may_publish;
@@ -37,6 +37,15 @@ pub(super) struct Request {
     method: Option<Box<str>>,
 }
 
+/// Why a CONNECT is not accepted: what the client is told, and what the log says.
+type Refusal = (ReasonCode, &'static str);
+
+impl Request {
+    fn who(&self) -> Subject<'_> {
+        Subject { client_id: &self.client_id, username: self.username.as_deref() }
+    }
+}
+
 impl Shard {
     /// Answers a CONNECT that could not be decoded, as far as the standard lets a server answer.
     pub(super) fn refuse_malformed(&mut self, id: ConnId, frame: Option<Frame<'_>>, error: &DecodeError) {
@@ -54,20 +63,22 @@ impl Shard {
             reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
         };
         if told {
-            self.refuse(id, error.reason, error.what);
+            self.refuse(id, None, (error.reason, error.what));
         } else {
+            self.log_refusal(id, Denial::Stranger, None, (error.reason, error.what));
             self.close(id, Cause::Silent(error.what));
         }
     }
 
     /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
-    fn refuse(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+    fn refuse(&mut self, id: ConnId, who: Option<Subject<'_>>, refusal: Refusal) -> Flow {
+        self.log_refusal(id, Denial::Connect, who, refusal);
+        self.say_no(id, refusal)
+    }
+
+    fn say_no(&mut self, id: ConnId, (reason, what): Refusal) -> Flow {
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
-        if let Some(conn) = self.conn(id) {
-            let peer = conn.peer;
-            info!("Client refused: {what} ({reason}){}.", PeerText(peer));
-        }
         self.close(id, Cause::Refused(what));
         Flow::Closed
     }
@@ -85,36 +96,33 @@ impl Shard {
         let client_id = self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect);
         let method = properties.authentication_method();
         let settings = self.config.listener(listener);
+        let who = Subject { client_id: &client_id, username: username.as_deref() };
         let ask = settings.is_none_or(|l| l.authentication == Authentication::Ask) && identity.is_none();
         if settings.is_some_and(|l| l.identity_required) && identity.is_none() {
-            return self.refuse(id, ReasonCode::NotAuthorized, "no certificate that names the client");
+            let what = "no certificate that names the client";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
         }
         if settings.is_some_and(|l| l.use_username_as_clientid)
             && username.as_deref().is_none_or(str::is_empty)
         {
-            return self.refuse(id, ReasonCode::NotAuthorized, "no user name to take for the client id");
+            let what = "no user name to take for the client id";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
         }
         let prefix = settings.and_then(|l| l.clientid_prefixes.as_deref());
         if !client_id.starts_with(prefix.unwrap_or_default()) {
-            return self.refuse(
-                id,
-                ReasonCode::ClientIdentifierNotValid,
-                "the client id lacks the prefix asked for",
-            );
+            let what = "the client id does not begin as clientid_prefixes wants";
+            return self.refuse(id, Some(who), (ReasonCode::ClientIdentifierNotValid, what));
         }
         if method.is_some() && !ask {
-            return self.refuse(
-                id,
-                ReasonCode::BadAuthenticationMethod,
-                "no authentication method is offered",
-            );
+            let what = "no authentication method is offered";
+            return self.refuse(id, Some(who), (ReasonCode::BadAuthenticationMethod, what));
         }
         let will = match self.will_of(connect, &mount) {
             Ok(will) => will,
-            Err((reason, what)) => return self.refuse(id, reason, what),
+            Err(refusal) => return self.refuse(id, Some(who), refusal),
         };
-        if let Some((reason, what)) = self.beyond_limits(listener, connect) {
-            return self.refuse(id, reason, what);
+        if let Some(refusal) = self.beyond_limits(listener, connect) {
+            return self.refuse(id, Some(who), refusal);
         }
         // In 3.x a clean session ends with its connection, any other never does.
         let expiry = match (v5, connect.clean_start) {
@@ -161,11 +169,14 @@ impl Shard {
         let Some(mut request) = conn.request.take() else { return };
         match verdict {
             Verdict::Failure(reason) => {
-                self.refuse(id, reason, "not authenticated");
+                let refusal = (reason, why_not(reason, &request));
+                self.log_refusal(id, Denial::Login, Some(request.who()), refusal);
+                self.say_no(id, refusal);
             }
             Verdict::Continue { .. } => {
                 // Carried by the next issue of this machine: a driver that asks for it is told so.
-                self.refuse(id, ReasonCode::BadAuthenticationMethod, "authentication in several steps");
+                let refusal = (ReasonCode::BadAuthenticationMethod, "authentication in several steps");
+                self.refuse(id, Some(request.who()), refusal);
             }
             Verdict::Success { username, data } => {
                 request.username = username.or(request.username);
@@ -177,11 +188,7 @@ impl Shard {
     }
 
     /// The will in a CONNECT, checked against everything a PUBLISH would be.
-    fn will_of(
-        &self,
-        connect: &Connect<'_>,
-        mount: &Mount,
-    ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    fn will_of(&self, connect: &Connect<'_>, mount: &Mount) -> Result<Option<Box<Will>>, Refusal> {
         let Some(will) = &connect.will else { return Ok(None) };
         let mounted = if mount.is_none() { String::new() } else { mount.topic(will.topic) };
         let topic = TopicName::parse(if mount.is_none() { will.topic } else { &mounted })
@@ -220,19 +227,21 @@ impl Shard {
     /// Lets a client in: takes its session over, or makes one, and says so.
     fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
         let Some(listener) = self.conn(id).map(|c| c.listener) else { return Flow::Closed };
-        let subject = Subject { client_id: &request.client_id, username: request.username.as_deref() };
+        let subject = request.who();
         if let Some(will) = &request.will
             && !may_publish(self.config.rights(listener), subject, will.message.topic())
         {
             self.log_denial(Denial::Will, listener, subject, will.message.topic());
-            return self.refuse(id, ReasonCode::NotAuthorized, "no right to publish the will");
+            let refusal = (ReasonCode::NotAuthorized, "no right to publish the will");
+            return self.refuse(id, Some(subject), refusal);
         }
         let found = self.find_session(&request.client_id);
         if let Some(index) = found {
             // A session belongs to the user who made it; one made without a user to the first who comes.
             let owner = self.sessions[index].username.as_deref();
             if owner.is_some() && owner != request.username.as_deref() {
-                return self.refuse(id, ReasonCode::NotAuthorized, "the session belongs to another user");
+                let refusal = (ReasonCode::NotAuthorized, "the session belongs to another user");
+                return self.refuse(id, Some(subject), refusal);
             }
             if let Some(old) = self.sessions[index].conn {
                 self.close(old, Cause::TakenOver); // [MQTT-3.1.4-3]
@@ -290,7 +299,7 @@ impl Shard {
         info!(
             "New client connected{} as {} (p{}, c{}, k{}{}).",
             PeerText(peer),
-            session.client_id.escape_debug(),
+            Name(&session.client_id),
             match link.version {
                 Version::V3_1 => 1,
                 Version::V3_1_1 => 2,
@@ -298,7 +307,7 @@ impl Shard {
             },
             u8::from(request.clean_start),
             link.keep_alive_s,
-            UserText(session.username.as_deref()),
+            UserText(", ", session.username.as_deref(), ""),
         );
         self.arm_alive(id.index);
         self.counters.clients_connected += 1;
@@ -352,20 +361,12 @@ impl Shard {
     }
 }
 
-/// ` from ADDRESS`, where there is one.
-struct PeerText(Option<core::net::SocketAddr>);
-
-impl core::fmt::Display for PeerText {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.map_or(Ok(()), |peer| write!(f, " from {}:{}", peer.ip(), peer.port()))
-    }
-}
-
-/// `, u'NAME'`, where there is one.
-struct UserText<'a>(Option<&'a str>);
-
-impl core::fmt::Display for UserText<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.map_or(Ok(()), |name| write!(f, ", u'{}'", name.escape_debug()))
+/// Why a client was not authenticated. An unknown user and a wrong password are not told apart.
+fn why_not(reason: ReasonCode, request: &Request) -> &'static str {
+    match reason {
+        ReasonCode::ServerBusy => "too many passwords are being checked",
+        ReasonCode::BadAuthenticationMethod => "this authentication method is not offered",
+        _ if request.username.is_none() => "it gives no user name, and has to",
+        _ => "the user name or the password is wrong",
     }
 }
