@@ -124,10 +124,13 @@ impl Log for Logger {
             Level::Warn => "Warning: ",
             _ => "",
         };
-        let text = format!("{kind}{}", record.args());
-        let line = format!("{}{text}\n", state.time());
+        let time = state.time();
+        let message = record.args().to_string();
+        // A message of several lines, of a panic or of advice, is several lines of the log, none without its time.
+        let texts: Vec<String> = message.lines().map(|line| format!("{kind}{line}")).collect();
+        let lines: String = texts.iter().map(|text| format!("{time}{text}\n")).collect();
         for sink in &state.sinks {
-            sink.write(record.level(), &line, &text);
+            sink.write(record.level(), &lines, &texts);
         }
     }
 
@@ -168,12 +171,13 @@ impl State {
 }
 
 impl Sink {
-    /// Writes a line. Nobody is left to be told if that fails.
-    fn write(&self, level: Level, line: &str, text: &str) {
+    /// Writes the lines of a message, `texts` with the time and ends of lines. Nobody is left to be told if that
+    /// fails.
+    fn write(&self, level: Level, lines: &str, texts: &[String]) {
         let _ = match self {
-            Sink::Stderr => io::stderr().write_all(line.as_bytes()),
-            Sink::Stdout => io::stdout().write_all(line.as_bytes()),
-            Sink::File(file) => { file }.write_all(line.as_bytes()),
+            Sink::Stderr => io::stderr().write_all(lines.as_bytes()),
+            Sink::Stdout => io::stdout().write_all(lines.as_bytes()),
+            Sink::File(file) => { file }.write_all(lines.as_bytes()),
             Sink::Syslog { socket, facility } => {
                 let severity = match level {
                     Level::Error => 3,
@@ -184,8 +188,8 @@ impl Sink {
                 let time = jiff::fmt::strtime::format("%b %e %H:%M:%S", &jiff::ZonedDateTime::now());
                 let time = time.unwrap_or_default();
                 let priority = u16::from(*facility) * 8 + severity;
-                let line = format!("<{priority}>{time} hikyaku[{}]: {text}", std::process::id());
-                socket.send(line.as_bytes()).map(|_| ())
+                let head = format!("<{priority}>{time} hikyaku[{}]: ", std::process::id());
+                texts.iter().try_for_each(|text| socket.send(format!("{head}{text}").as_bytes()).map(|_| ()))
             }
         };
     }
