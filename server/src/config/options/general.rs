@@ -111,6 +111,21 @@ pub(super) const OPTIONS: &[Spec] = &[
          Without it a broker started as root stays root, and warns of it; `user root` does not warn. (mosquitto \
          becomes `mosquitto` by default.)",
     ),
+    Spec::own(
+        "reload_interval",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.reload_interval_s = n as u16,
+        },
+        "5",
+        "How often the files of certificates, keys, authorities, revoked certificates, passwords and rights are looked \
+         at for changes, in seconds; 0 is never. A file that has changed is read when two looks in a row found \
+         it the same, as at SIGHUP; if it is bad, that is said once and what was read before stays. The configuration \
+         itself is read at SIGHUP only.",
+    ),
     Spec::supported(
         "pid_file",
         Global,
