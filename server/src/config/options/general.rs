@@ -108,8 +108,8 @@ pub(super) const OPTIONS: &[Spec] = &[
         }),
         "none",
         "Whom to become after ports and files are open, if started as root: a name of /etc/passwd, or a number. \
-         Without it a broker started as root stays root, and warns of it; `user root` does not warn. (mosquitto \
-         becomes `mosquitto` by default.)",
+         Without it a broker started as root stays root, and warns of it; `user root` does not warn. A user \
+         that does not exist is an error. (mosquitto becomes `mosquitto` by default.)",
     ),
     Spec::own(
         "reload_interval",
@@ -207,7 +207,7 @@ pub(super) const OPTIONS: &[Spec] = &[
         Global,
         Takes::Bool(|draft, on| draft.log.connection_messages = on),
         "true",
-        "Whether clients that connect and disconnect are logged.",
+        "Whether clients that connect and disconnect are logged. Those that are refused always are.",
     ),
     Spec::supported(
         "sys_interval",
