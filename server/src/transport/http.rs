@@ -59,7 +59,10 @@ pub(super) fn answer(head: &Head, gate: &Gate) -> Answer {
     judge(head, gate).map_or_else(|(page, refusal)| Answer::Page(page, refusal), Answer::Upgrade)
 }
 
-fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, (Vec<u8>, Option<Box<str>>)> {
+/// A page, and what the log says of it.
+type Page = (Vec<u8>, Option<Box<str>>);
+
+fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, Page> {
     let is_head = head.bytes.starts_with(b"HEAD ");
     let page = |status, extra, text| (page(status, extra, text, is_head), None);
     if head.without_tls {
