@@ -457,7 +457,7 @@ fn denials_are_logged_once_a_second_with_their_rule() {
     let later = Instant::from_secs(1);
     broker.shards[0].handle(later, Input::Received { conn: id(conn), bytes: &publish(0x30, "$SYS/x", "") });
     let own = r"INFO Client c\n may not publish to $SYS/x: no rule in acl allows it.";
-    assert_eq!(lines(""), [own, "INFO 3 more denials to publish were not logged."]);
+    assert_eq!(lines(""), [own, "INFO Denials to publish that were not logged: 3."]);
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn how_many_denials_were_not_logged_is_said_though_no_other_comes() {
     }
     assert_eq!(lines("may not").len(), 1);
     for (at, said) in
-        [(999, vec![]), (1000, vec!["INFO 3 more denials to publish were not logged."]), (3000, vec![])]
+        [(999, vec![]), (1000, vec!["INFO Denials to publish that were not logged: 3."]), (3000, vec![])]
     {
         broker.shards[0].handle(Instant::from_micros(at * 1000), Input::Timeout);
         assert_eq!(lines(""), said, "{at}");
@@ -487,8 +487,10 @@ fn refusals_are_logged_with_who_where_and_why() {
     };
     let prefixed = Listener { clientid_prefixes: Some("ok-".into()), ..Listener::default() };
     let certified = Listener { identity_required: true, ..Listener::default() };
+    let closed = Listener { closed: true, ..Listener::default() };
     let named = Listener { use_username_as_clientid: true, ..Listener::default() };
-    let listeners = || vec![asks("port 1"), prefixed.clone(), certified.clone(), named.clone()];
+    let listeners =
+        || vec![asks("port 1"), prefixed.clone(), certified.clone(), named.clone(), closed.clone()];
     let refused = |listener, verdict: Option<ReasonCode>, connect: &[u8]| {
         let mut broker = Broker::new(1, listeners());
         let peer = Some(([192, 0, 2, 7], 4000).into());
@@ -514,7 +516,7 @@ fn refusals_are_logged_with_who_where_and_why() {
             refused(0, no, &connect(5, 2, "c", None, None)),
         ),
         (
-            "Client c (u'a') from 192.0.2.7:4000 refused at port 1: too many passwords are being checked",
+            "Client c (u'a') from 192.0.2.7:4000 refused at port 1: its password could not be checked now, it may try again",
             refused(0, Some(ReasonCode::ServerBusy), &connect(5, 2, "c", Some("a"), None)),
         ),
         (
@@ -526,6 +528,10 @@ fn refusals_are_logged_with_who_where_and_why() {
         (
             "Client c from 192.0.2.7:4000 refused: no certificate that names the client",
             refused(2, None, &connect(4, 2, "c", None, None)),
+        ),
+        (
+            "Client c from 192.0.2.7:4000 refused: this listener is not configured any more",
+            refused(4, None, &connect(4, 2, "c", None, None)),
         ),
         (
             "refused: no user name to take for the client id",

@@ -254,14 +254,14 @@ impl Reload {
     fn watch(&mut self, mut signals: Inbox) {
         let mut asked = false;
         loop {
-            let interval = Duration::from_secs(self.settings.reload_interval_s.into());
-            let came = match signals.wait(Some(interval).filter(|i| !i.is_zero())) {
-                Ok(came) => came,
+            let came = match signals.wait(self.look_after()) {
+                Ok(Some(came)) => came,
+                Ok(None) => {
+                    self.reload_changed();
+                    continue;
+                }
                 Err(e) => return log::error!("Signals cannot be waited for any more: {e}."),
             };
-            if came.is_empty() && !interval.is_zero() {
-                self.reload_changed();
-            }
             for signal in came {
                 match signal {
                     SIGHUP => self.reload(),
@@ -273,6 +273,14 @@ impl Reload {
                 }
             }
         }
+    }
+
+    /// After which time to look whether files have changed, if there are files.
+    fn look_after(&self) -> Option<Duration> {
+        let interval = Duration::from_secs(self.settings.reload_interval_s.into());
+        let has_files = |l: &ListenerSettings| l.tls.is_some() || l.security.files().next().is_some();
+        let looks = !interval.is_zero() && self.settings.listeners.iter().any(has_files);
+        looks.then_some(interval)
     }
 
     /// Reads those files again that have changed since they were read.

@@ -19,7 +19,7 @@ pub(crate) enum Refusal {
 
 const KINDS: usize = Refusal::Web as usize + 1;
 /// Many of each kind.
-const MANY: [&str; KINDS] = ["clients that speak something else", "failures of TLS", "refused web pages"];
+const MANY: [&str; KINDS] = ["Clients of another protocol", "Failures of TLS", "Refused web pages"];
 const EVERY: Duration = Duration::from_secs(1);
 
 /// When each kind may be said again, and how often it was not.
@@ -71,7 +71,7 @@ impl Refusals {
 
 fn say_others(others: u64, kind: usize) {
     if others > 0 {
-        log::info!("{others} more {} were not logged.", MANY[kind]);
+        log::info!("{} that were not logged: {others}.", MANY[kind]);
     }
 }
 

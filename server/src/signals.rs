@@ -25,15 +25,18 @@ impl Inbox {
         Ok(Inbox { signals: inbox, bell })
     }
 
-    /// Waits for signals. None if nothing came within `patience`, which is at least a millisecond.
-    pub fn wait(&mut self, patience: Option<Duration>) -> io::Result<Vec<i32>> {
+    /// Waits for signals: there may be none, if another call has taken them already. `None` if nothing came
+    /// within `patience`, which must not be zero.
+    pub fn wait(&mut self, patience: Option<Duration>) -> io::Result<Option<Vec<i32>>> {
         self.bell.set_read_timeout(patience)?;
         match self.bell.read(&mut [0; 64]) {
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(None);
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
-        Ok(self.signals.pending().collect())
+        Ok(Some(self.signals.pending().collect()))
     }
 }

@@ -96,6 +96,8 @@ impl Default for Config {
 pub struct Listener {
     /// Where it is, as log lines call it; may be empty.
     pub name: Box<str>,
+    /// Whether it is closed: nobody is let in, whoever it is.
+    pub closed: bool,
     /// What clients may do here, whoever they are.
     pub limits: ListenerLimits,
     /// Whether clients are asked who they are.

@@ -98,6 +98,10 @@ impl Shard {
         let settings = self.config.listener(listener);
         let who = Subject { client_id: &client_id, username: username.as_deref() };
         let ask = settings.is_none_or(|l| l.authentication == Authentication::Ask) && identity.is_none();
+        if settings.is_some_and(|l| l.closed) {
+            let what = "this listener is not configured any more";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
+        }
         if settings.is_some_and(|l| l.identity_required) && identity.is_none() {
             let what = "no certificate that names the client";
             return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
@@ -364,7 +368,7 @@ impl Shard {
 /// Why a client was not authenticated. An unknown user and a wrong password are not told apart.
 fn why_not(reason: ReasonCode, request: &Request) -> &'static str {
     match reason {
-        ReasonCode::ServerBusy => "too many passwords are being checked",
+        ReasonCode::ServerBusy => "its password could not be checked now, it may try again",
         ReasonCode::BadAuthenticationMethod => "this authentication method is not offered",
         _ if request.username.is_none() => "it gives no user name, and has to",
         _ => "the user name or the password is wrong",

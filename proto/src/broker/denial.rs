@@ -35,13 +35,13 @@ const KINDS: usize = Denial::Stranger as usize + 1;
 const ACTIONS: [&str; 4] = ["publish to", "publish its will to", "subscribe to", "receive from"];
 /// Many of each kind.
 const MANY: [&str; KINDS] = [
-    "denials to publish",
-    "denials of wills",
-    "denials to subscribe",
-    "denials to receive",
-    "failed logins",
-    "refused clients",
-    "connections without CONNECT",
+    "Denials to publish",
+    "Denials of wills",
+    "Denials to subscribe",
+    "Denials to receive",
+    "Failed logins",
+    "Refused clients",
+    "Connections without CONNECT",
 ];
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -80,7 +80,7 @@ impl Shard {
         if others > 0 {
             *again = self.now + EVERY;
             let level = if kind == Denial::Receive as usize { Level::Debug } else { Level::Info };
-            log!(level, "{others} more {} were not logged.", MANY[kind]);
+            log!(level, "{} that were not logged: {others}.", MANY[kind]);
         }
     }
 

@@ -157,6 +157,7 @@ impl Files {
         let rights = self.rights(security, all_come_in && !certified);
         let listener = Listener {
             name: settings.name().into(),
+            closed: settings.closed,
             authentication: if all_come_in { Authentication::None } else { Authentication::Ask },
             rights,
             clientid_prefixes: security.clientid_prefixes.as_deref().map(Box::from),

@@ -202,7 +202,8 @@ impl Layered {
         let (Some(tls), Some(acceptor)) = (&self.tls, &self.gate.acceptor) else { return Ok(None) };
         let Some(naming) = acceptor.naming() else { return Ok(None) };
         let certificate = tls.peer_certificate().ok_or("it shows no certificate to be named by")?;
-        let name = certificate::name(certificate, naming).ok_or("its certificate has no name for it")?;
+        let name = certificate::name(certificate, naming)
+            .ok_or("its certificate has no name to be the user name")?;
         Ok(Some(name.into()))
     }
 
