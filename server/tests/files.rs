@@ -191,7 +191,10 @@ fn a_reload_changes_what_listeners_speak_and_closes_those_that_are_gone() {
     assert!(broker.logged.contains(&format!("Warning: {other} is not configured any more")));
     assert_eq!(tls(broker.address, &dir.path("two.crt"), None).unwrap(), [0x20, 2, 0, 0]);
     inside.expect_end(&[]);
-    broker.await_line("Client inside is not let in any more.");
+    // A worker says so, perhaps before the line above.
+    if !broker.logged.contains("Client inside is not let in any more.") {
+        broker.await_line("Client inside is not let in any more.");
+    }
     let mut late = Peer::open(other);
     late.send(&peer::connect("late"));
     late.expect_end(&[]);
