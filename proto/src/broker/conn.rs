@@ -1,6 +1,7 @@
 //! Connections: bytes in, bytes out, and how they end.
 
 use super::connect::Request;
+use super::exchange::Exchange;
 use super::io::{ConnId, Output};
 use super::mount::Mount;
 use super::publish::Route;
@@ -111,6 +112,8 @@ pub(super) struct Conn {
     pub link: Link,
     /// The CONNECT, while authentication is underway.
     pub request: Option<Box<Request>>,
+    /// Enhanced authentication, of a client that gave a method.
+    pub exchange: Option<Box<Exchange>>,
     /// Where the last PUBLISH went.
     pub route: Option<Box<Route>>,
 }
@@ -165,6 +168,7 @@ impl Shard {
             mount: Mount::new(self.config.listener(listener).and_then(|l| l.mount_point.clone())),
             link: Link::new(self.now),
             request: None,
+            exchange: None,
             route: None,
         });
         self.counters.connections += 1;
@@ -189,7 +193,7 @@ impl Shard {
                 self.close(id, Cause::Silent("the first packet is not a CONNECT")); // [MQTT-3.1.0-1]
                 break Flow::Closed;
             }
-            let limit = if phase == Phase::New { connect_limit.min(limit) } else { limit };
+            let limit = if phase == Phase::Running { limit } else { connect_limit.min(limit) };
             match framer.next(&bytes[used..], limit) {
                 Ok(step) => {
                     used += step.used;
@@ -249,7 +253,12 @@ impl Shard {
         };
         if phase != Phase::Running {
             return match packet {
-                Packet::Connect(connect) => self.on_connect(id, &connect),
+                Packet::Connect(connect) if phase == Phase::New => self.on_connect(id, &connect),
+                Packet::Auth(auth) if phase == Phase::Authenticating => self.on_auth(id, &auth),
+                Packet::Disconnect(_) if phase == Phase::Authenticating => {
+                    self.close(id, Cause::Disconnect { with_will: false });
+                    Flow::Closed
+                }
                 _ => self.fail(id, ReasonCode::ProtocolError, "a packet before the connection was accepted"),
             };
         }
@@ -265,9 +274,7 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
-            Packet::Auth(_) => {
-                self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
-            }
+            Packet::Auth(auth) => self.on_auth(id, &auth),
             _ => self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends"),
         }
     }
@@ -332,6 +339,12 @@ impl Shard {
 
     /// What a client that sent something wrong is told, and the end of it.
     pub(super) fn fail(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        // [MQTT-3.14.0-1]: before the CONNACK there is no DISCONNECT.
+        if self.conn(id).is_some_and(|c| c.phase == Phase::Authenticating) {
+            let told =
+                if reason.allowed_in(PacketType::ConnAck) { reason } else { ReasonCode::ProtocolError };
+            return self.refuse(id, told, what);
+        }
         self.close(id, Cause::Peer(reason, what));
         Flow::Closed
     }
@@ -341,7 +354,7 @@ impl Shard {
         if conn.phase == Phase::New {
             self.refuse_malformed(id, frame, error);
         } else {
-            self.close(id, Cause::Peer(error.reason, error.what));
+            self.fail(id, error.reason, error.what);
         }
     }
 
@@ -410,10 +423,17 @@ impl Shard {
         // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet; it stands still
         // while it is we who do not read.
         let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
-        match conn.link.keep_alive_s {
-            0 => (Instant::NEVER, Cause::KeepAlive),
-            _ if conn.paused != 0 => (self.now + limit, Cause::KeepAlive),
-            _ => (conn.link.received_at + limit, Cause::KeepAlive),
+        let silent = match conn.link.keep_alive_s {
+            0 => Instant::NEVER,
+            _ if conn.paused != 0 => self.now + limit,
+            _ => conn.link.received_at + limit,
+        };
+        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+        match conn.exchange.as_ref().and_then(|e| e.underway_since()) {
+            Some(since) if since + limit < silent => {
+                (since + limit, Cause::Peer(ReasonCode::NotAuthorized, "no end of re-authentication in time"))
+            }
+            _ => (silent, Cause::KeepAlive),
         }
     }
 
