@@ -111,7 +111,7 @@ impl Scram {
         let mut attribute =
             |name| attributes.next().and_then(|a| a.strip_prefix(name)).ok_or(ScramError::Message);
         let (both, salt, iterations) = (attribute("r=")?, attribute("s=")?, attribute("i=")?);
-        if !both.strip_prefix(nonce.as_str()).is_some_and(|theirs| !theirs.is_empty()) {
+        if both.strip_prefix(nonce.as_str()).is_none_or(str::is_empty) {
             return Err(ScramError::Message);
         }
         let salt = Base64::decode_vec(salt).map_err(|_| ScramError::Message)?;
