@@ -1,13 +1,15 @@
-//! Enhanced authentication: the statements of sections 3.15 and 4.12 of MQTT 5.0 that concern a broker, and what
-//! follows from them.
+//! Enhanced authentication: the statements of sections 3.15 and 4.12 of MQTT 5.0, for a broker and (`…_a_client_…`) for
+//! a client, and what follows from them.
 
 mod common;
 
+use common::script::{Script, options};
 use common::{Rig, quiet};
 use hikyaku_proto::broker::{
     AUTH_ROUNDS_MAX, AuthStep, Authenticate, Authentication, Config, Listener, Verdict,
 };
-use hikyaku_proto::codec::ReasonCode;
+use hikyaku_proto::client::{self, Event, SendError};
+use hikyaku_proto::codec::{ReasonCode, Version};
 
 fn asking() -> Rig {
     let listeners = vec![Listener { authentication: Authentication::Ask, ..Listener::default() }];
@@ -124,11 +126,11 @@ fn mqtt5_4_12_0_6_without_a_method_the_server_sends_none() {
 
 #[test]
 fn mqtt5_4_12_0_7_without_a_method_an_auth_is_a_protocol_error() {
-    for auth in ["0x18", "0x19", "0x19 method=M data=x"] {
+    for auth in ["AUTH 0x18", "AUTH 0x19", "AUTH 0x19 method=M data=x", "RAW f0 02 fe 00", "RAW f0 00"] {
         let mut rig = asking();
         rig.run("a> CONNECT a clean v5 user=u\n a<");
         rig.authenticated("a", success(None, ""));
-        rig.run(&format!("a< CONNACK 0\n a> AUTH {auth}\n a< DISCONNECT 0x82; CLOSED"));
+        rig.run(&format!("a< CONNACK 0\n a> {auth}\n a< DISCONNECT 0x82; CLOSED"));
     }
 }
 
@@ -320,4 +322,84 @@ fn who_does_not_read_its_answers_is_not_read() {
         rounds += 1;
         assert!(rounds < 20, "it takes AUTHs without end");
     }
+}
+
+/// Options of a client with method `M` and `1` to begin with.
+fn with_method() -> client::Options {
+    let authentication = client::Authentication { method: "M".into(), data: Some(b"1".to_vec()) };
+    client::Options { authentication: Some(authentication), ..options(Version::V5) }
+}
+
+/// A CONNACK under method `M`.
+const CONNACK: &[u8] = b"\x20\x07\0\0\x04\x15\0\x01M";
+
+#[test]
+fn mqtt5_4_12_0_3_a_client_continues_with_0x18() {
+    let mut script = Script::new(with_method());
+    assert_eq!(script.client.authenticate(script.now, b"2"), Err(SendError::NotAuthenticating), "too early");
+    let connect = script.sent();
+    assert!(connect.windows(8).any(|w| w == b"\x15\0\x01M\x16\0\x011"));
+    script.receive(b"\xf0\x0a\x18\x08\x15\0\x01M\x16\0\x01s");
+    let events = script.events();
+    let [Event::Auth { reason: ReasonCode::ContinueAuthentication, properties }] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(properties.as_properties().authentication_data(), Some(&b"s"[..]));
+    script.client.authenticate(script.now, b"2").unwrap();
+    assert_eq!(script.sent(), b"\xf0\x0a\x18\x08\x15\0\x01M\x16\0\x012");
+    assert_eq!(script.client.authenticate(script.now, b"2"), Err(SendError::NotAuthenticating), "once");
+}
+
+#[test]
+fn mqtt5_4_12_0_5_a_client_insists_on_its_method() {
+    for bytes in [
+        &b"\xf0\x06\x18\x04\x15\0\x01N"[..],
+        b"\xf0\x02\x18\0",
+        b"\x20\x07\0\0\x04\x15\0\x01N",
+        b"\x20\x03\0\0\0",
+    ] {
+        let mut script = Script::new(with_method());
+        script.receive(bytes);
+        script.assert_failed(ReasonCode::ProtocolError);
+    }
+}
+
+#[test]
+fn mqtt5_4_12_0_6_a_client_without_a_method_takes_none() {
+    for bytes in [&b"\xf0\x06\x18\x04\x15\0\x01M"[..], CONNACK] {
+        let mut script = Script::new(options(Version::V5));
+        script.receive(bytes);
+        script.assert_failed(ReasonCode::ProtocolError);
+    }
+    let mut script = Script::v5();
+    script.receive(b"\xf0\x06\x18\x04\x15\0\x01M");
+    script.assert_failed(ReasonCode::ProtocolError);
+}
+
+#[test]
+fn mqtt5_4_12_0_7_a_client_without_a_method_sends_no_auth() {
+    for mut script in [Script::v5(), Script::v4()] {
+        assert_eq!(script.client.authenticate(script.now, b""), Err(SendError::NotAuthenticating));
+        assert_eq!(script.client.reauthenticate(script.now, b""), Err(SendError::NotAuthenticating));
+        assert!(script.sent().is_empty());
+    }
+}
+
+#[test]
+fn mqtt5_4_12_1_1_a_client_authenticates_anew_after_the_connack() {
+    let mut script = Script::new(with_method());
+    assert_eq!(script.client.reauthenticate(script.now, b"2"), Err(SendError::NotConnected));
+    script.sent();
+    script.receive(CONNACK);
+    script.client.reauthenticate(script.now, b"3").unwrap();
+    assert_eq!(script.sent(), b"\xf0\x0a\x19\x08\x15\0\x01M\x16\0\x013");
+}
+
+#[test]
+fn mqtt5_4_12_1_2_a_client_ends_where_the_server_refuses_it_anew() {
+    let mut script = Script::connected(with_method(), CONNACK);
+    script.client.reauthenticate(script.now, b"2").unwrap();
+    script.receive(b"\xe0\x02\x87\0");
+    assert_eq!(script.disconnected(), client::By::Peer(ReasonCode::NotAuthorized));
+    assert!(script.client.wants_close());
 }

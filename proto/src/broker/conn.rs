@@ -241,6 +241,14 @@ impl Shard {
         {
             return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
         }
+        if phase == Phase::Running
+            && frame.packet_type() == Some(PacketType::Auth)
+            && self.conn(id).is_some_and(|c| c.exchange.is_none())
+        {
+            // [MQTT-4.12.0-7], whatever it contains.
+            let what = "AUTH without an authentication method in CONNECT";
+            return self.fail(id, ReasonCode::ProtocolError, what);
+        }
         if phase == Phase::Running && frame.packet_type() == Some(PacketType::Connect) {
             return self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"); // [MQTT-3.1.0-2]
         }

@@ -56,12 +56,7 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let running = conn.phase == Phase::Running;
         let Some(exchange) = &mut conn.exchange else {
-            // [MQTT-4.12.0-7]
-            return self.fail(
-                id,
-                ReasonCode::ProtocolError,
-                "AUTH without an authentication method in CONNECT",
-            );
+            return self.fail(id, ReasonCode::ProtocolError, "AUTH where nothing was asked");
         };
         match auth.properties.authentication_method() {
             Some(method) if *method == *exchange.method => {}
