@@ -11,7 +11,7 @@
 //! | given | without, `allow_anonymous true` | let in, nobody checks the name |
 //! | given | without, otherwise | refused |
 //!
-//! A client of 5.0 may authenticate by SCRAM-SHA-256 where there is a `password_file` ([`scram`]), whether or not
+//! A client of 5.0 may authenticate by SCRAM-SHA-256 where there is a `password_file`, whether or not
 //! anonymous clients are let in; what it is then known by is the user of that exchange, which has to be the user name in
 //! CONNECT, if there is one. It may do so again at any time, as the same user.
 //!
