@@ -1,5 +1,6 @@
 //! Everything that can be said before connecting.
 
+use crate::authentication::Method;
 use crate::driver::Driver;
 use crate::state::Status;
 use crate::transport::Route;
@@ -26,6 +27,7 @@ pub struct Connector {
     route: Route,
     options: Options,
     behavior: Behavior,
+    method: Option<Method>,
 }
 
 impl Connector {
@@ -48,7 +50,7 @@ impl Connector {
             tls: None,
             timeout: options.connect_timeout.max(Duration::from_millis(1)),
         };
-        Ok(Connector { route, options, behavior: Behavior::default() })
+        Ok(Connector { route, options, behavior: Behavior::default(), method: None })
     }
 
     /// How the client behaves.
@@ -80,6 +82,32 @@ impl Connector {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: &crate::Tls) -> Result<Connector, Error> {
         self.route.tls = Some(tls.config()?);
+        Ok(self)
+    }
+
+    /// Authenticates by SCRAM-SHA-256 (5.0): the password is not sent, and the server has to show that it knows the user.
+    /// Each connection does so anew, and [`Client::reauthenticate`] in between. A password in the options is left
+    /// out, and the user name is put there if there is none.
+    ///
+    /// ```no_run
+    /// use hikyaku_client::{Connector, Options, Version};
+    ///
+    /// # fn main() -> Result<(), hikyaku_client::Error> {
+    /// let options = Options::new(Version::V5, "reader");
+    /// let client = Connector::new("mqtts://broker.example", options)?.scram("ann", b"secret")?.connect()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "scram")]
+    pub fn scram(mut self, username: &str, password: &[u8]) -> Result<Connector, Error> {
+        if !self.options.version.is_v5() {
+            return Err(Error::Scram(crate::ScramError::Version));
+        }
+        self.method = Some(Method::Scram(crate::scram::Scram::new(username, password)?));
+        self.options.password = None;
+        self.options.username.get_or_insert_with(|| username.into());
+        let method = crate::scram::METHOD.into();
+        self.options.authentication = Some(crate::Authentication { method, data: None });
         Ok(self)
     }
 
@@ -142,7 +170,7 @@ impl Connector {
         if scheme.is_tls() && self.route.tls.is_none() {
             self.route.tls = Some(crate::Tls::default().config()?);
         }
-        let (inner, driver) = Driver::start(self.route, self.options, self.behavior)?;
+        let (inner, driver) = Driver::start(self.route, self.options, self.behavior, self.method)?;
         Ok((Client { inner }, driver))
     }
 }

@@ -3,6 +3,7 @@
 //! Looking up the host, connecting and shaking hands block, so each try has a thread of its own. It hands over a
 //! transport and wakes this one; when the client has been closed meanwhile, nobody takes it.
 
+use crate::authentication::Method;
 use crate::packets::Packets;
 use crate::state::{Inner, State, Status};
 use crate::transport::{Route, Transport, open};
@@ -52,10 +53,16 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub fn start(route: Route, options: Options, behavior: Behavior) -> Result<(Arc<Inner>, Driver), Error> {
+    pub fn start(
+        route: Route,
+        options: Options,
+        behavior: Behavior,
+        method: Option<Method>,
+    ) -> Result<(Arc<Inner>, Driver), Error> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let inner = Arc::new(Inner::new(options, behavior, waker));
+        inner.lock().authenticator.method = method;
         let driver = Driver {
             inner: inner.clone(),
             poll,
@@ -130,7 +137,13 @@ impl Driver {
                 let mut state = self.inner.lock();
                 // Who stopped it meanwhile wants no CONNECT.
                 if !state.stopping {
-                    state.client.transport_up(self.inner.now());
+                    match state.prepare_authentication() {
+                        Ok(()) => state.client.transport_up(self.inner.now()),
+                        Err(error) => {
+                            state.finish(error);
+                            state.stopping = true;
+                        }
+                    }
                 }
             }
             Err(error) => self.on_failed(error),

@@ -15,6 +15,9 @@ pub enum Error {
     /// The TLS options cannot be used.
     #[cfg(feature = "tls")]
     Tls(crate::TlsError),
+    /// Authentication by SCRAM came to nothing on our side.
+    #[cfg(feature = "scram")]
+    Scram(crate::ScramError),
     /// The server did not let us in.
     Refused(ReasonCode),
     /// The connection ended.
@@ -38,6 +41,8 @@ impl fmt::Display for Error {
             Error::Address(error) => write!(f, "the address is wrong: {error}"),
             #[cfg(feature = "tls")]
             Error::Tls(error) => error.fmt(f),
+            #[cfg(feature = "scram")]
+            Error::Scram(error) => error.fmt(f),
             Error::Refused(reason) => write!(f, "the server refused the connection: {reason}"),
             Error::Disconnected(by) => by.fmt(f),
             Error::Send(error) => write!(f, "cannot send: {error}"),
@@ -82,6 +87,13 @@ impl From<std::convert::Infallible> for Error {
 impl From<crate::TlsError> for Error {
     fn from(error: crate::TlsError) -> Self {
         Error::Tls(error)
+    }
+}
+
+#[cfg(feature = "scram")]
+impl From<crate::ScramError> for Error {
+    fn from(error: crate::ScramError) -> Self {
+        Error::Scram(error)
     }
 }
 

@@ -24,12 +24,15 @@
 //! ```
 
 mod address;
+mod authentication;
 mod connector;
 mod delivery;
 mod driver;
 mod error;
 mod message;
 mod packets;
+#[cfg(feature = "scram")]
+mod scram;
 mod state;
 mod subscription;
 #[cfg(feature = "tls")]
@@ -50,6 +53,8 @@ pub use hikyaku_proto::codec::{
     Properties, PropertiesBuf, Property, QoS, ReasonCode, RetainHandling, SubscribeOptions, Version,
 };
 pub use message::Message;
+#[cfg(feature = "scram")]
+pub use scram::ScramError;
 pub use subscription::Subscription;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsVersion, Verify};

@@ -1,6 +1,7 @@
 //! What the caller's threads and the network thread share: the protocol's state machine, who waits for
 //! which answer, and the queues of messages.
 
+use crate::authentication::Authenticator;
 use crate::message::Acks;
 use crate::subscription::Queue;
 use crate::{Behavior, Error, Reconnect};
@@ -49,6 +50,7 @@ impl Inner {
             client: client::Client::new(options),
             status: Status::Starting,
             connected: None,
+            authenticator: Authenticator::default(),
             stopping: false,
             abrupt: false,
             close_by: None,
@@ -149,6 +151,7 @@ pub(crate) struct State {
     pub status: Status,
     /// What the server said when it last let us in.
     pub connected: Option<Connected>,
+    pub authenticator: Authenticator,
     /// The caller wants no more connections.
     pub stopping: bool,
     /// The transport is closed without a word.
@@ -208,6 +211,7 @@ impl State {
             self.status = Status::Ended(Some(error));
         }
         self.answers.clear();
+        self.authenticator.end(Err(Error::Closed));
         self.subscriptions.values().for_each(|s| s.queue.close());
     }
 
@@ -291,6 +295,9 @@ impl State {
         while let Some(event) = self.client.poll_event() {
             match event {
                 Event::Connected(connected) => {
+                    if !self.verify_server(now, connected.properties.as_properties()) {
+                        continue;
+                    }
                     info!("Connected; session present: {}.", connected.session_present);
                     let session_present = connected.session_present;
                     self.connected = Some(connected);
@@ -312,11 +319,7 @@ impl State {
                     self.answer(ticket, Ok((first, codes.collect())));
                 }
                 Event::Disconnected { by, .. } => self.on_disconnected(by),
-                Event::Auth { .. } => {
-                    // Methods come with a later version of this crate.
-                    self.finish(Error::Refused(ReasonCode::BadAuthenticationMethod));
-                    let _ = self.stop(now, ReasonCode::BadAuthenticationMethod, Properties::EMPTY);
-                }
+                Event::Auth { reason, properties } => self.on_auth(now, reason, properties.as_properties()),
                 Event::SessionLost => info!("The server lost the session; subscribing again."),
             }
         }
@@ -345,6 +348,7 @@ impl State {
 
     fn on_disconnected(&mut self, by: By) {
         info!("Disconnected: {by}.");
+        self.authenticator.end(Err(Error::Disconnected(by)));
         // Who was let in once comes back, unless another client has our name or our options are wrong.
         let taken_over = matches!(by, By::Peer(ReasonCode::SessionTakenOver) | By::Options(_));
         match self.status {

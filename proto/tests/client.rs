@@ -508,6 +508,34 @@ fn authentication_in_steps_and_anew() {
 }
 
 #[test]
+fn a_reauthentication_without_answer_ends_the_connection() {
+    let authentication = Authentication { method: "M".into(), data: Some(b"1".to_vec()) };
+    let with = Options { authentication: Some(authentication), ..options(Version::V5) };
+    let mut script = Script::connected(with.clone(), b"\x20\x07\0\0\x04\x15\0\x01M");
+    script.client.reauthenticate(script.now, b"2").unwrap();
+    let again = script.client.reauthenticate(script.now, b"2");
+    assert_eq!(again, Err(SendError::NotAuthenticating), "one is underway");
+    script.wait(20);
+    script.client.not_reading(script.now);
+    script.wait(29);
+    assert!(script.client.is_connected());
+    script.wait(1);
+    assert_eq!(script.disconnected(), By::Timeout("answer to AUTH"));
+    // One that was answered is forgotten, and each CONNECT has its own data.
+    let mut script = Script::connected(with, b"\x20\x07\0\0\x04\x15\0\x01M");
+    script.client.reauthenticate(script.now, b"2").unwrap();
+    script.receive(b"\xf0\x06\0\x04\x15\0\x01M");
+    script.events();
+    script.wait(40);
+    assert!(script.client.is_connected());
+    script.client.set_authentication_data(b"3");
+    script.client.transport_down(script.now);
+    script.client.transport_up(script.now);
+    let sent = script.sent();
+    assert!(sent.windows(8).any(|w| w == b"\x15\0\x01M\x16\0\x013"), "{sent:02x?}");
+}
+
+#[test]
 fn an_assigned_client_id_is_kept() {
     let options = Options { client_id: String::new(), ..options(Version::V5) };
     let mut script = Script::connected(options, b"\x20\x09\0\0\x06\x12\0\x03srv");

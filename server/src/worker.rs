@@ -4,7 +4,7 @@
 //! messages to one connection is one write. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
-use crate::auth::{Hasher, Security};
+use crate::auth::{Exchanges, Hasher, Security};
 use crate::clock::Clock;
 use crate::connection::{Connection, Places};
 use crate::listener::{Accepted, Bound, Doors};
@@ -93,6 +93,7 @@ pub(crate) struct Worker {
     config: Arc<Config>,
     security: Arc<Security>,
     hasher: Arc<Hasher>,
+    exchanges: Exchanges,
     placement: Arc<Placement>,
     clock: Clock,
     poll: Poll,
@@ -136,6 +137,7 @@ impl Worker {
             config,
             security,
             hasher,
+            exchanges: Exchanges::default(),
             placement,
             clock,
             poll,
@@ -391,6 +393,7 @@ impl Worker {
     /// Takes a connection out of all books but the shard's.
     fn remove(&mut self, conn: ConnId) -> Option<Connection> {
         let connection = self.connections.remove(conn)?;
+        self.exchanges.forget(conn);
         if let Some(guest) = &connection.guest {
             self.lobby.leave(guest.held);
         }
@@ -436,11 +439,11 @@ impl Worker {
     }
 
     /// Finds out who a client is. The answer comes as a letter.
-    fn authenticate(&self, question: Authenticate) {
+    fn authenticate(&mut self, question: Authenticate) {
         let conn = question.conn;
+        let Some(_) = self.connections.get(conn) else { return };
         let Some(letterbox) = self.letterboxes.get(usize::from(self.id)).cloned() else { return };
-        let by = Arc::clone(&self.security);
-        self.hasher.authenticate(&self.security, question, move |verdict| {
+        self.hasher.authenticate(&self.security, &mut self.exchanges, question, move |verdict, by| {
             // A worker that has ended has no client to let in.
             let _ = letterbox.post(Letter::Authenticated { conn, verdict, by });
             letterbox.ring();

@@ -77,6 +77,7 @@ pub(super) struct Config {
     pub will_retain: bool,
     pub username: Option<String>,
     pub password: Option<Vec<u8>>,
+    pub scram: bool,
     pub ca_file: Option<PathBuf>,
     pub ca_path: Option<PathBuf>,
     pub os_certs: bool,
@@ -162,6 +163,7 @@ impl Config {
             will_retain: false,
             username: None,
             password: None,
+            scram: false,
             ca_file: None,
             ca_path: None,
             os_certs: false,
@@ -304,6 +306,7 @@ impl Config {
             Id::WillRetain => self.will_retain = true,
             Id::TlsUseOsCerts => self.os_certs = true,
             Id::Insecure => self.insecure = true,
+            Id::Scram => (self.scram, self.version) = (true, Version::V5),
             Id::NoTls => self.no_tls = true,
             // Small packets are never held back.
             _ => {}
@@ -486,6 +489,12 @@ impl Config {
                 return Err(Failure::usage(wrong));
             }
         }
+        if self.scram && !self.version.is_v5() {
+            return Err(Failure::usage("--scram needs MQTT 5.0."));
+        }
+        if self.scram && (self.username.is_none() || self.password.is_none()) {
+            return Err(Failure::usage("--scram needs a user name (-u) and a password (-P)."));
+        }
         self.check_tls()?;
         let no_id = self.client_id.is_none();
         if self.version.is_v5() {
@@ -651,12 +660,16 @@ mod tests {
         let config = read(Tool::Sub, "-t a -t b/# -c -i me -x ∞ -T b/c --retain-handling new").unwrap();
         assert_eq!((config.topics.len(), config.session_expiry_s), (2, Some(u32::MAX)));
         assert_eq!(read(Tool::Rr, "").unwrap().version, Version::V5);
+        let config = read(Tool::Pub, "-t a -m x -u me -P pw --scram").unwrap();
+        assert_eq!((config.scram, config.version), (true, Version::V5));
     }
 
     #[test]
     fn mistakes_are_told() {
         for (tool, line, wanted) in [
             (Tool::Pub, "--hots x", "Error: Unknown option '--hots'.\nDid you mean '--host'?"),
+            (Tool::Pub, "--scram -u me", "Error: --scram needs a user name (-u) and a password (-P)."),
+            (Tool::Pub, "--scram -u a -P b -V 311", "Error: --scram needs MQTT 5.0."),
             (Tool::Pub, "-C 1", "Error: Unknown option '-C'."),
             (Tool::Sub, "-h", "Error: -h argument given but no host specified."),
             (

@@ -51,6 +51,7 @@ pub(super) enum Id {
     Repeat,
     RepeatDelay,
     Retain,
+    Scram,
     RetainAsPublished,
     RetainHandling,
     RetainedOnly,
@@ -176,6 +177,9 @@ const TABLE: &[Opt] = &[
     // Who.
     value(Id::Username, ["-u", "--username"], ["NAME", "no username specified"], ALL, "User name."),
     value(Id::Password, ["-P", "--pw"], ["PASSWORD", "no password specified"], ALL, "Password. Other users of this machine may see it; see -o."),
+    flag(Id::Scram, "--scram", "", ALL,
+        "Prove to know the password by SCRAM-SHA-256 (5.0, which this implies) instead of sending it; the server has to \
+         prove the same. Its users' keys come from hikyaku-passwd --scram."),
     value(Id::CaFile, ["--cafile", ""], ["FILE", "no file specified"], ALL, "Use TLS and trust the certificates in this file."),
     value(Id::CaPath, ["--capath", ""], ["DIR", "no directory specified"], ALL, "Use TLS and trust the certificates in this folder."),
     flag(Id::TlsUseOsCerts, "--tls-use-os-certs", "", ALL, "Use TLS and trust the certificates that this system trusts."),

@@ -126,6 +126,9 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
     let mut connector = Connector::new(address, options(config)?)
         .map_err(|e| failure(&e, config.version))?
         .behavior(behavior);
+    if let (true, Some(username), Some(password)) = (config.scram, &config.username, &config.password) {
+        connector = connector.scram(username, password).map_err(|e| failure(&e, config.version))?;
+    }
     if let Some(bind) = &config.bind {
         connector = connector.bind(local_address(bind)?);
     }

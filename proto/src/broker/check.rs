@@ -1,8 +1,8 @@
 //! What must hold for a shard whatever happens to it: the body of a fuzz target.
 
-use super::{Config, ConnId, Input, Output, Placement, Shard};
+use super::{AuthStep, Authentication, Config, ConnId, Input, Listener, Output, Placement, Shard, Verdict};
 use crate::broker::peer::PeerMessage;
-use crate::codec::{Framer, Packet, Version};
+use crate::codec::{Framer, Packet, ReasonCode, Version};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -11,6 +11,8 @@ use core::time::Duration;
 
 const CONNS: usize = 6;
 const FILTERS: [&str; 8] = ["a", "a/+", "#", "+/b", "$share/g/a", "$share/h/#", "$SYS/#", "a/b/c"];
+/// The properties of an authentication.
+const METHOD: &[u8] = b"\x15\0\x01M\x16\0\x01d";
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "", "d", "$x"];
 
 struct Pipe {
@@ -23,6 +25,8 @@ struct Pipe {
     framer: Framer,
     /// How many bytes the transport takes at once.
     takes: usize,
+    /// Who it is was asked and not answered.
+    asked: Option<AuthStep>,
 }
 
 struct Rig {
@@ -68,6 +72,7 @@ pub fn check_shard(data: &[u8]) {
                     rig.input(shard, Input::Shutdown);
                 }
             }
+            28 => rig.answer(at, a, b),
             op => {
                 let bytes = packet(op, a, b, rig.pipes[at].v5);
                 rig.send(at, &bytes);
@@ -86,8 +91,11 @@ fn connect(a: u8, b: u8) -> Vec<u8> {
     body.push((a >> 1 & 2) | if will { 4 | (b & 0x20) | (b & 8) } else { 0 });
     body.extend_from_slice(&[0, a >> 4]);
     if v5 {
-        // Session expiry and receive maximum.
-        body.extend_from_slice(&[11, 0x11, 0, 0, 0, b & 15, 0x21, 0, 1 + (a & 3), 0x22, 0, b & 3]);
+        let method = if a & 8 != 0 { METHOD } else { &[] };
+        body.push(11 + method.len() as u8);
+        // Session expiry, receive maximum and topic aliases.
+        body.extend_from_slice(&[0x11, 0, 0, 0, b & 15, 0x21, 0, 1 + (a & 3), 0x22, 0, b & 3]);
+        body.extend_from_slice(method);
     }
     body.extend_from_slice(&[0, 1, b'0' + (b >> 6)]);
     if will {
@@ -153,6 +161,15 @@ fn packet(op: u8, a: u8, b: u8, v5: bool) -> Vec<u8> {
         25 => whole(0x62, &id),
         26 => whole(0x70, &id),
         27 => whole(0xe0, if v5 && a & 1 == 1 { &[4] } else { &[] }),
+        29 if v5 => {
+            body.push(0x18 + (a & 1));
+            body.push(METHOD.len() as u8);
+            body.extend_from_slice(METHOD);
+            if b & 0xf0 == 0xf0 {
+                body[5] = b;
+            }
+            whole(0xf0, &body)
+        }
         _ => whole(0xc0, &[]),
     }
 }
@@ -167,6 +184,10 @@ impl Rig {
             max_packet_size: 4000,
             max_subscriptions: 6,
             sys_interval_s: if first & 8 == 0 { 0 } else { 5 },
+            listeners: Vec::from([Listener {
+                authentication: if first & 16 == 0 { Authentication::None } else { Authentication::Ask },
+                ..Listener::default()
+            }]),
             ..Config::default()
         });
         let placement = Arc::new(Placement::new(7, shards));
@@ -181,6 +202,7 @@ impl Rig {
             up: VecDeque::new(),
             framer: Framer::default(),
             takes: usize::MAX,
+            asked: None,
         };
         Rig {
             now,
@@ -208,7 +230,7 @@ impl Rig {
         pipe.shard = if let super::Home::At(shard) = home { usize::from(shard) } else { 0 };
         (pipe.open, pipe.paused, pipe.framer) = (true, false, Framer::default());
         pipe.v5 = bytes.get(8) == Some(&5);
-        pipe.takes = usize::MAX;
+        (pipe.takes, pipe.asked) = (usize::MAX, None);
         pipe.up.clear();
         pipe.up.extend(bytes);
         let (shard, conn) = (pipe.shard, pipe.id);
@@ -264,10 +286,33 @@ impl Rig {
                     self.read(conn.index as usize, &bytes);
                     self.pipes[conn.index as usize].open = false;
                 }
-                Output::Authenticate(_) => {}
+                Output::Authenticate(question) => {
+                    let pipe = &mut self.pipes[question.conn.index as usize];
+                    assert!(pipe.id == question.conn && pipe.asked.is_none(), "asked twice");
+                    assert!(question.method.is_some() || question.step == AuthStep::Connect);
+                    pipe.asked = Some(question.step);
+                }
             }
         }
         panic!("a poll never ends");
+    }
+
+    /// Says who a client is, whether or not that was asked.
+    fn answer(&mut self, at: usize, a: u8, b: u8) {
+        let pipe = &mut self.pipes[at];
+        let was_asked = pipe.open && pipe.asked.take().is_some();
+        let (shard, conn) = (pipe.shard, pipe.id);
+        let data = b"v".repeat(usize::from(b));
+        let verdict = match a % 8 {
+            0..3 => Verdict::Success { username: None, data: None },
+            3 => Verdict::Success { username: Some("a".into()), data: Some(data) },
+            4 => Verdict::Failure(ReasonCode::BadUserNameOrPassword),
+            _ => Verdict::Continue { data },
+        };
+        let before = self.pipes[at].paused;
+        self.input(shard, Input::Authenticated { conn, verdict });
+        assert!(was_asked || self.pipes[at].paused == before, "an answer to nothing counts");
+        self.feed(at);
     }
 
     fn write(&mut self, at: usize) {
@@ -348,6 +393,9 @@ impl Rig {
         // Sessions of 3.x stay for ever: a clean one takes their place, and goes.
         for id in b'0'..=b'3' {
             self.open(0, &whole(0x10, &[0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, id]));
+            self.settle();
+            // Its session may be of the only user there is.
+            self.answer(0, 3, 0);
             self.settle();
             self.cut(0);
         }

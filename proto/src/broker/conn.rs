@@ -2,6 +2,7 @@
 
 use super::connect::Request;
 use super::denial::{Denial, Name};
+use super::exchange::Exchange;
 use super::io::{ConnId, Output};
 use super::mount::Mount;
 use super::publish::Route;
@@ -112,6 +113,8 @@ pub(super) struct Conn {
     pub link: Link,
     /// The CONNECT, while authentication is underway.
     pub request: Option<Box<Request>>,
+    /// Enhanced authentication, of a client that gave a method.
+    pub exchange: Option<Box<Exchange>>,
     /// Where the last PUBLISH went.
     pub route: Option<Box<Route>>,
 }
@@ -166,6 +169,7 @@ impl Shard {
             mount: Mount::new(self.config.listener(listener).and_then(|l| l.mount_point.clone())),
             link: Link::new(self.now),
             request: None,
+            exchange: None,
             route: None,
         });
         self.counters.connections += 1;
@@ -192,7 +196,7 @@ impl Shard {
                 self.close(id, Cause::Silent(what));
                 break Flow::Closed;
             }
-            let limit = if phase == Phase::New { connect_limit.min(limit) } else { limit };
+            let limit = if phase == Phase::Running { limit } else { connect_limit.min(limit) };
             match framer.next(&bytes[used..], limit) {
                 Ok(step) => {
                     used += step.used;
@@ -240,6 +244,14 @@ impl Shard {
         {
             return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
         }
+        if phase == Phase::Running
+            && frame.packet_type() == Some(PacketType::Auth)
+            && self.conn(id).is_some_and(|c| c.exchange.is_none())
+        {
+            // [MQTT-4.12.0-7], whatever it contains.
+            let what = "AUTH without an authentication method in CONNECT";
+            return self.fail(id, ReasonCode::ProtocolError, what);
+        }
         if phase == Phase::Running && frame.packet_type() == Some(PacketType::Connect) {
             return self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"); // [MQTT-3.1.0-2]
         }
@@ -252,7 +264,12 @@ impl Shard {
         };
         if phase != Phase::Running {
             return match packet {
-                Packet::Connect(connect) => self.on_connect(id, &connect),
+                Packet::Connect(connect) if phase == Phase::New => self.on_connect(id, &connect),
+                Packet::Auth(auth) if phase == Phase::Authenticating => self.on_auth(id, &auth),
+                Packet::Disconnect(_) if phase == Phase::Authenticating => {
+                    self.close(id, Cause::Disconnect { with_will: false });
+                    Flow::Closed
+                }
                 _ => self.fail(id, ReasonCode::ProtocolError, "a packet before the connection was accepted"),
             };
         }
@@ -268,9 +285,7 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
-            Packet::Auth(_) => {
-                self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
-            }
+            Packet::Auth(auth) => self.on_auth(id, &auth),
             _ => self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends"),
         }
     }
@@ -335,6 +350,13 @@ impl Shard {
 
     /// What a client that sent something wrong is told, and the end of it.
     pub(super) fn fail(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        // [MQTT-3.14.0-1]: before the CONNACK there is no DISCONNECT.
+        if self.conn(id).is_some_and(|c| c.phase == Phase::Authenticating) {
+            let told =
+                if reason.allowed_in(PacketType::ConnAck) { reason } else { ReasonCode::ProtocolError };
+            let request = self.conn(id).and_then(|c| c.request.take());
+            return self.refuse(id, request.as_deref().map(Request::who), (told, what));
+        }
         self.close(id, Cause::Peer(reason, what));
         Flow::Closed
     }
@@ -344,7 +366,7 @@ impl Shard {
         if conn.phase == Phase::New {
             self.refuse_malformed(id, frame, error);
         } else {
-            self.close(id, Cause::Peer(error.reason, error.what));
+            self.fail(id, error.reason, error.what);
         }
     }
 
@@ -415,10 +437,17 @@ impl Shard {
         // One and a half times the keep alive [MQTT-3.1.2-22], from the last complete packet; it stands still
         // while it is we who do not read.
         let limit = Duration::from_millis(u64::from(conn.link.keep_alive_s) * 1500);
-        match conn.link.keep_alive_s {
-            0 => (Instant::NEVER, Cause::KeepAlive),
-            _ if conn.paused != 0 => (self.now + limit, Cause::KeepAlive),
-            _ => (conn.link.received_at + limit, Cause::KeepAlive),
+        let silent = match conn.link.keep_alive_s {
+            0 => Instant::NEVER,
+            _ if conn.paused != 0 => self.now + limit,
+            _ => conn.link.received_at + limit,
+        };
+        let limit = Duration::from_secs(self.config.connect_timeout_s.into());
+        match conn.exchange.as_ref().and_then(|e| e.underway_since()) {
+            Some(since) if since + limit < silent => {
+                (since + limit, Cause::Peer(ReasonCode::NotAuthorized, "no end of re-authentication in time"))
+            }
+            _ => (silent, Cause::KeepAlive),
         }
     }
 

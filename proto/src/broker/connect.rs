@@ -2,7 +2,8 @@
 
 use super::conn::{Cause, Flow, Pause, Phase, conn_at};
 use super::denial::{Denial, Name, PeerText, UserText};
-use super::io::{Authenticate, ConnId, Output, Verdict};
+use super::exchange::Exchange;
+use super::io::{AuthStep, Authenticate, ConnId, Output};
 use super::mount::Mount;
 use super::publish::may_publish;
 use super::rights::Subject;
@@ -33,15 +34,30 @@ pub(super) struct Request {
     receive_maximum: u16,
     topic_alias_maximum: u16,
     will: Option<Box<Will>>,
-    /// Enhanced authentication, to be repeated in the CONNACK.
-    method: Option<Box<str>>,
+}
+
+impl Request {
+    /// The effective client id.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// The user name to be checked.
+    pub fn username(&self) -> Option<&str> {
+        self.username.as_deref()
+    }
+
+    /// The user who was found out, where that is not the one in CONNECT.
+    pub fn set_username(&mut self, username: Option<Box<str>>) {
+        self.username = username.or(self.username.take());
+    }
 }
 
 /// Why a CONNECT is not accepted: what the client is told, and what the log says.
-type Refusal = (ReasonCode, &'static str);
+pub(super) type Refusal = (ReasonCode, &'static str);
 
 impl Request {
-    fn who(&self) -> Subject<'_> {
+    pub fn who(&self) -> Subject<'_> {
         Subject { client_id: &self.client_id, username: self.username.as_deref() }
     }
 }
@@ -71,12 +87,12 @@ impl Shard {
     }
 
     /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
-    fn refuse(&mut self, id: ConnId, who: Option<Subject<'_>>, refusal: Refusal) -> Flow {
+    pub(super) fn refuse(&mut self, id: ConnId, who: Option<Subject<'_>>, refusal: Refusal) -> Flow {
         self.log_refusal(id, Denial::Connect, who, refusal);
         self.say_no(id, refusal)
     }
 
-    fn say_no(&mut self, id: ConnId, (reason, what): Refusal) -> Flow {
+    pub(super) fn say_no(&mut self, id: ConnId, (reason, what): Refusal) -> Flow {
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
         self.close(id, Cause::Refused(what));
@@ -144,13 +160,13 @@ impl Shard {
             receive_maximum: properties.receive_maximum().unwrap_or(u16::MAX),
             topic_alias_maximum: properties.topic_alias_maximum().unwrap_or(0),
             will,
-            method: method.map(Box::from),
         });
         if !ask {
             return self.accept(id, *request, None);
         }
         self.outputs.push_back(Output::Authenticate(Box::new(Authenticate {
             conn: id,
+            step: AuthStep::Connect,
             listener,
             version: connect.version,
             peer,
@@ -163,32 +179,10 @@ impl Shard {
         if let Some(conn) = self.conn(id) {
             conn.phase = Phase::Authenticating;
             conn.request = Some(request);
+            conn.exchange = method.map(|method| Box::new(Exchange::new(method)));
         }
         self.pause(id, Pause::Authentication);
         Flow::Pause
-    }
-
-    pub(super) fn on_authenticated(&mut self, id: ConnId, verdict: Verdict) {
-        let Some(conn) = self.conn(id) else { return };
-        let Some(mut request) = conn.request.take() else { return };
-        match verdict {
-            Verdict::Failure(reason) => {
-                let refusal = (reason, why_not(reason, &request));
-                self.log_refusal(id, Denial::Login, Some(request.who()), refusal);
-                self.say_no(id, refusal);
-            }
-            Verdict::Continue { .. } => {
-                // Carried by the next issue of this machine: a driver that asks for it is told so.
-                let refusal = (ReasonCode::BadAuthenticationMethod, "authentication in several steps");
-                self.refuse(id, Some(request.who()), refusal);
-            }
-            Verdict::Success { username, data } => {
-                request.username = username.or(request.username);
-                if self.accept(id, *request, data) == Flow::Continue {
-                    self.resume(id, Pause::Authentication);
-                }
-            }
-        }
     }
 
     /// The will in a CONNECT, checked against everything a PUBLISH would be.
@@ -229,7 +223,7 @@ impl Shard {
     }
 
     /// Lets a client in: takes its session over, or makes one, and says so.
-    fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
+    pub(super) fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
         let Some(listener) = self.conn(id).map(|c| c.listener) else { return Flow::Closed };
         let subject = request.who();
         if let Some(will) = &request.will
@@ -333,8 +327,9 @@ impl Shard {
             if !config.retain_available {
                 properties.push(Property::RetainAvailable(0));
             }
-            if let Some(method) = &request.method {
-                properties.push(Property::AuthenticationMethod(method));
+            let exchange = self.conn(id).and_then(|c| c.exchange.as_ref());
+            if let Some(exchange) = exchange {
+                properties.push(Property::AuthenticationMethod(exchange.method())); // [MQTT-4.12.0-5]
                 if let Some(data) = &data {
                     properties.push(Property::AuthenticationData(data));
                 }
@@ -366,11 +361,12 @@ impl Shard {
 }
 
 /// Why a client was not authenticated. An unknown user and a wrong password are not told apart.
-fn why_not(reason: ReasonCode, request: &Request) -> &'static str {
+/// What the log says of a client that did not prove who it is. `named` is whether it gave a name at all.
+pub(super) fn why_not(reason: ReasonCode, named: bool) -> &'static str {
     match reason {
         ReasonCode::ServerBusy => "its password could not be checked now, it may try again",
         ReasonCode::BadAuthenticationMethod => "this authentication method is not offered",
-        _ if request.username.is_none() => "it gives no user name, and has to",
+        _ if !named => "it gives no user name, and has to",
         _ => "the user name or the password is wrong",
     }
 }

@@ -32,25 +32,31 @@ pub struct ConnId {
     pub generation: u32,
 }
 
-/// What the authentication of a client came to.
+/// What the authentication of a client, or a step of it, came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The client is who it says. `username` replaces the name it gave, where something else (a
-    /// certificate) names it.
+    /// certificate, an authentication method) names it. In a re-authentication it has to be the name the client
+    /// has already, or `None`: as another user a client is refused.
     Success {
         /// The name to use for rights, if not the one in CONNECT.
         username: Option<Box<str>>,
-        /// Authentication data for the CONNACK (5.0, enhanced authentication).
+        /// Authentication data for the CONNACK, or for the AUTH that ends a re-authentication (5.0).
         data: Option<Vec<u8>>,
     },
-    /// Enhanced authentication: send this to the client in an AUTH packet and wait for its answer.
+    /// Enhanced authentication: send this to the client in an AUTH packet; its answer is the next
+    /// [`Output::Authenticate`]. Only where there is a method, and no more than [`AUTH_ROUNDS_MAX`] times: the
+    /// client is refused otherwise.
     Continue {
         /// The authentication data.
         data: Vec<u8>,
     },
-    /// Refuse, with this reason in the CONNACK.
+    /// Refuse, with this reason in the CONNACK, or in the DISCONNECT after a re-authentication.
     Failure(ReasonCode),
 }
+
+/// How often an exchange may go on with [`Verdict::Continue`].
+pub const AUTH_ROUNDS_MAX: u8 = 16;
 
 /// One thing that happened outside. Every variant is handled in bounded time.
 #[derive(Debug)]
@@ -150,7 +156,7 @@ pub enum Output {
         /// What is still to be written, the goodbye at its end.
         last: Outbox,
     },
-    /// Ask who the client is; answer with [`Input::Authenticated`].
+    /// Ask who the client is; answer with [`Input::Authenticated`]. A connection has at most one unanswered.
     Authenticate(Box<Authenticate>),
     /// A message for another shard: hand it to that shard as [`Input::Peer`], in order.
     Peer {
@@ -164,11 +170,25 @@ pub enum Output {
     Timeout(Option<crate::time::Instant>),
 }
 
+/// Which packet asks who the client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthStep {
+    /// CONNECT. An enhanced authentication begins if there is a method.
+    Connect,
+    /// AUTH with Continue authentication, after a [`Verdict::Continue`].
+    Continue,
+    /// AUTH with Re-authenticate: an enhanced authentication begins anew. Until the answer the client does what it
+    /// has the right to already.
+    Reauthenticate,
+}
+
 /// What a client gave to prove who it is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authenticate {
     /// The connection to answer for.
     pub conn: ConnId,
+    /// What it gave that with.
+    pub step: AuthStep,
     /// The index into [`Config::listeners`].
     pub listener: u16,
     /// The protocol version.
@@ -177,11 +197,11 @@ pub struct Authenticate {
     pub peer: Option<SocketAddr>,
     /// The effective client id.
     pub client_id: String,
-    /// The user name in CONNECT.
+    /// The user name in CONNECT; in a re-authentication the one that was found out then.
     pub username: Option<String>,
     /// The password in CONNECT: bytes, not text.
     pub password: Option<Vec<u8>>,
-    /// The authentication method (5.0), opaque to the core.
+    /// The authentication method (5.0), opaque to the core; in all steps the one of CONNECT.
     pub method: Option<String>,
     /// The authentication data (5.0), opaque to the core.
     pub data: Option<Vec<u8>>,
@@ -192,6 +212,7 @@ impl core::fmt::Debug for Authenticate {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Authenticate")
             .field("conn", &self.conn)
+            .field("step", &self.step)
             .field("client_id", &self.client_id)
             .field("username", &self.username)
             .finish_non_exhaustive()

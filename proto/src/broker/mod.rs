@@ -24,6 +24,7 @@ mod config;
 mod conn;
 mod connect;
 mod denial;
+mod exchange;
 mod interest;
 mod io;
 mod limits;
@@ -39,7 +40,9 @@ mod sys;
 mod timer;
 
 pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
-pub use io::{Authenticate, ConnId, Input, Output, Revoked, SHARDS_MAX, ShardId, Verdict};
+pub use io::{
+    AUTH_ROUNDS_MAX, AuthStep, Authenticate, ConnId, Input, Output, Revoked, SHARDS_MAX, ShardId, Verdict,
+};
 pub use limits::{AcceptedVersions, ListenerLimits};
 pub use sys::Counters;
 

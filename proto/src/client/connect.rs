@@ -35,6 +35,7 @@ impl Client {
         self.pinged_at = None;
         self.server = ServerLimits::default();
         self.connect_by = now + self.options.connect_timeout;
+        self.auth_by = Instant::NEVER;
         // A resumable session of 5.0 is begun clean only once.
         let resume = self.established && self.options.version.is_v5() && self.expiry_s > 0;
         self.clean_start = self.options.clean_start && !resume;
@@ -65,6 +66,14 @@ impl Client {
         self.exchange = Exchange::None;
         self.server = ServerLimits::default();
         self.link = Link::new(now);
+    }
+
+    /// What the next CONNECT carries as authentication data: for methods in which it is another each time. Nothing
+    /// changes where the options have no authentication method.
+    pub fn set_authentication_data(&mut self, data: &[u8]) {
+        if let Some(authentication) = &mut self.options.authentication {
+            authentication.data = Some(data.into());
+        }
     }
 
     /// Answers [`Event::Auth`] with reason `ContinueAuthentication` (5.0) [MQTT-4.12.0-3].
@@ -101,6 +110,9 @@ impl Client {
         }
         self.put(now, &Packet::Auth(Auth { reason, properties: properties.as_properties() }))?;
         self.exchange = Exchange::Server;
+        if self.phase == Phase::Connected {
+            self.auth_by = now + self.options.connect_timeout;
+        }
         Ok(())
     }
 
@@ -194,6 +206,7 @@ impl Client {
             _ => Exchange::Application,
         };
         self.connect_by = now + self.options.connect_timeout;
+        self.auth_by = Instant::NEVER;
         self.events.push_back(Event::Auth { reason: auth.reason, properties: kept(auth.properties) });
         Ok(())
     }

@@ -107,6 +107,8 @@ pub struct Client {
     heard_at: Instant,
     pinged_at: Option<Instant>,
     connect_by: Instant,
+    /// When the answer to an AUTH has to be there, of a client that is connected.
+    auth_by: Instant,
     exchange: Exchange,
     requests: BTreeMap<u16, Request>,
     /// Messages whose acknowledgement waits for the application, in order.
@@ -142,6 +144,7 @@ impl Client {
             heard_at: Instant::ZERO,
             pinged_at: None,
             connect_by: Instant::NEVER,
+            auth_by: Instant::NEVER,
             exchange: Exchange::None,
             requests: BTreeMap::new(),
             slots: VecDeque::new(),
@@ -197,6 +200,9 @@ impl Client {
     /// server. To be called before [`Client::handle_timeout`].
     pub fn not_reading(&mut self, now: Instant) {
         self.heard_at = now;
+        if self.auth_by != Instant::NEVER {
+            self.auth_by = now + self.options.connect_timeout;
+        }
     }
 
     /// The next thing that happened.
@@ -209,7 +215,7 @@ impl Client {
         let at = match self.phase {
             Phase::Offline => Instant::NEVER,
             Phase::Connecting => self.connect_by,
-            Phase::Connected => self.ping_due().min(self.pong_due()),
+            Phase::Connected => self.ping_due().min(self.pong_due()).min(self.auth_by),
             Phase::Closing(_) if self.link.outbox.is_empty() => Instant::NEVER,
             Phase::Closing(by) => by,
         };
@@ -220,6 +226,7 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::Connecting if self.connect_by <= now => self.give_up(now, "answer to CONNECT"),
+            Phase::Connected if self.auth_by <= now => self.give_up(now, "answer to AUTH"),
             Phase::Connected if self.pong_due() <= now => self.give_up(now, "PINGRESP"),
             // [MQTT-3.1.2-20]
             Phase::Connected if self.ping_due() <= now => {

@@ -41,9 +41,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             if let Some(n) = number("tam") {
                 p.push(Property::TopicAliasMaximum(n as u16));
             }
-            if let Some(m) = value("method") {
-                p.push(Property::AuthenticationMethod(m));
-            }
+            authentication(p, &value);
             let mut will_properties = PropertiesBuf::default();
             let parts: Vec<&str> = value("will").map(|w| w.split(',').collect()).unwrap_or_default();
             let mut will = Will {
@@ -131,13 +129,25 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             Packet::Disconnect(Disconnect { reason, properties: properties.as_properties() })
                 .encode(*version, &mut out)
         }
-        "AUTH" => Packet::Auth(Auth { reason: reason(positional.first()), properties: Default::default() })
-            .encode(*version, &mut out),
+        "AUTH" => {
+            authentication(&mut properties, &value);
+            let reason = reason(positional.first());
+            Packet::Auth(Auth { reason, properties: properties.as_properties() }).encode(*version, &mut out)
+        }
         "PINGREQ" => Packet::PingReq.encode(*version, &mut out),
         other => panic!("no such packet: {other}"),
     }
     .expect(text);
     out
+}
+
+fn authentication<'a>(properties: &mut PropertiesBuf, value: &impl Fn(&str) -> Option<&'a str>) {
+    if let Some(method) = value("method") {
+        properties.push(Property::AuthenticationMethod(method));
+    }
+    if let Some(data) = value("data") {
+        properties.push(Property::AuthenticationData(data.as_bytes()));
+    }
 }
 
 fn is_flag(word: &str) -> bool {
@@ -188,11 +198,14 @@ pub fn show(version: Version, frame: Frame<'_>) -> String {
                     Property::AssignedClientIdentifier(id) => text += &format!(" assigned={}", id.len()),
                     Property::ServerKeepAlive(s) => text += &format!(" ka={s}"),
                     Property::SessionExpiryInterval(s) => text += &format!(" expiry={s}"),
-                    Property::AuthenticationMethod(m) => text += &format!(" method={m}"),
-                    _ => {}
+                    other => text += &shown_authentication(other),
                 }
             }
             text
+        }
+        Packet::Auth(p) => {
+            let properties: Vec<_> = p.properties.iter().map(shown_authentication).collect();
+            format!("AUTH 0x{:02x}{}", p.reason as u8, properties.concat())
         }
         Packet::Publish(p) => publish(&p),
         Packet::PubAck(p) => ack("PUBACK", &p),
@@ -204,6 +217,14 @@ pub fn show(version: Version, frame: Frame<'_>) -> String {
         Packet::PingResp => "PINGRESP".into(),
         Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8),
         other => format!("{:?}", other.packet_type()),
+    }
+}
+
+fn shown_authentication(property: Property<'_>) -> String {
+    match property {
+        Property::AuthenticationMethod(method) => format!(" method={method}"),
+        Property::AuthenticationData(data) => format!(" data={}", String::from_utf8_lossy(data)),
+        _ => String::new(),
     }
 }
 

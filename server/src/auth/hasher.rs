@@ -7,21 +7,20 @@
 //! no more than [`PENDING_MAX`] questions from it are taken at once. A success, or [`FORGET`] without a
 //! failure, ends that. IPv6 addresses count by their /64. Nobody else waits for an answer that is held back.
 
-use super::password::PasswordFile;
+use super::scram::Secret;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use hikyaku_proto::broker::Verdict;
 use hikyaku_proto::codec::ReasonCode;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
 
 /// How many questions may wait.
 const WAITING_MAX: usize = 1024;
-/// How many bytes of names and passwords may wait.
+/// How many bytes of names, passwords and proofs may wait.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Who has waited longer than this is told that the server is busy: before the time for CONNECT (10 s) is over,
 /// when nothing could be told any more.
@@ -41,9 +40,10 @@ const ADDRESSES_MAX: usize = 4096;
 
 /// Who wants to come in.
 pub(crate) struct Question {
-    pub(crate) passwords: Arc<PasswordFile>,
-    pub(crate) username: String,
-    pub(crate) password: Option<Zeroizing<Vec<u8>>>,
+    /// Finds the verdict, and may take its time. It is a failure if it is no success.
+    pub(crate) check: Box<dyn FnOnce() -> Verdict + Send>,
+    /// What it holds meanwhile.
+    pub(crate) bytes: usize,
     pub(crate) address: Option<IpAddr>,
     /// Called once, on whichever thread; must not take long.
     pub(crate) answer: Box<dyn FnOnce(Verdict) + Send>,
@@ -58,6 +58,8 @@ pub(crate) struct Hasher {
     /// Empty until the first question.
     threads: Mutex<Vec<JoinHandle<()>>>,
     threads_max: usize,
+    /// Of this process; drawn for the first client that uses SCRAM.
+    pub(super) secret: OnceLock<Secret>,
 }
 
 #[derive(Debug, Default)]
@@ -86,12 +88,12 @@ impl Hasher {
         let (questions, queue) = bounded(WAITING_MAX);
         let threads_max = if cores > 2 { 2 } else { 1 };
         let (questions, threads) = (Some(questions), Mutex::default());
-        Hasher { questions, queue, shared: Arc::default(), threads, threads_max }
+        Hasher { questions, queue, shared: Arc::default(), threads, threads_max, secret: OnceLock::new() }
     }
 
     /// Asks for a verdict. It may be given before this returns.
     pub(crate) fn ask(&self, question: Question) {
-        let bytes = question.bytes();
+        let bytes = question.bytes;
         let refused = if !self.is_running() || !self.shared.addresses().begin(question.address) {
             Some(question)
         } else if self.shared.bytes.fetch_add(bytes, Relaxed) + bytes > WAITING_BYTES_MAX {
@@ -112,7 +114,7 @@ impl Hasher {
             Ok(()) => None,
             Err(TrySendError::Full(waiting) | TrySendError::Disconnected(waiting)) => {
                 let question = waiting.question;
-                self.shared.settle(question.bytes(), question.address);
+                self.shared.settle(question.bytes, question.address);
                 Some(question)
             }
         }
@@ -146,15 +148,9 @@ impl Drop for Hasher {
     }
 }
 
-impl Question {
-    fn bytes(&self) -> usize {
-        self.username.len() + self.password.as_ref().map_or(0, |p| p.len())
-    }
-}
-
 impl std::fmt::Debug for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waiting").field("username", &self.question.username).finish_non_exhaustive()
+        f.debug_struct("Waiting").field("address", &self.question.address).finish_non_exhaustive()
     }
 }
 
@@ -185,22 +181,17 @@ fn run(queue: &Receiver<Waiting>, shared: &Shared) {
 /// Answers, or says what to answer later.
 fn check(waiting: Waiting, shared: &Shared) -> Option<Held> {
     let Waiting { question, since } = waiting;
-    let bytes = question.bytes();
-    let Question { passwords, username, password, address, answer } = question;
+    let Question { check, bytes, address, answer } = question;
     if since.elapsed() > PATIENCE {
         shared.settle(bytes, address);
         answer(Verdict::Failure(ReasonCode::ServerBusy));
         return None;
     }
-    let known = passwords.verify(&username, password.as_deref().map(Vec::as_slice));
-    drop(password);
+    let verdict = check();
     shared.bytes.fetch_sub(bytes, Relaxed);
     let now = Instant::now();
-    let delay = shared.addresses().judge(now, address, known);
-    let verdict = match known {
-        true => Verdict::Success { username: None, data: None },
-        false => Verdict::Failure(ReasonCode::NotAuthorized),
-    };
+    let success = matches!(verdict, Verdict::Success { .. });
+    let delay = shared.addresses().judge(now, address, success);
     if delay.is_zero() {
         shared.addresses().end(address);
         answer(verdict);
@@ -321,7 +312,7 @@ impl Eq for Held {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::password::{Hash, Scheme};
+    use crate::auth::password::{Hash, PasswordFile, Scheme};
     use std::sync::mpsc;
 
     fn passwords(scheme: Scheme) -> Arc<PasswordFile> {
@@ -336,10 +327,10 @@ mod tests {
 
     fn ask(hasher: &Hasher, file: &Arc<PasswordFile>, password: &[u8], from: u32) -> mpsc::Receiver<Verdict> {
         let (sender, verdict) = mpsc::channel();
+        let (file, password) = (Arc::clone(file), password.to_vec());
         hasher.ask(Question {
-            passwords: Arc::clone(file),
-            username: "ann".into(),
-            password: Some(password.to_vec().into()),
+            bytes: password.len(),
+            check: Box::new(move || file.judge("ann", Some(&password))),
             address: Some(IpAddr::V4(from.into())),
             answer: Box::new(move |verdict| sender.send(verdict).unwrap()),
         });

@@ -11,6 +11,10 @@
 //! | given | without, `allow_anonymous true` | let in, nobody checks the name |
 //! | given | without, otherwise | refused |
 //!
+//! A client of 5.0 may authenticate by SCRAM-SHA-256 where there is a `password_file`, whether or not
+//! anonymous clients are let in; what it is then known by is the user of that exchange, which has to be the user name in
+//! CONNECT, if there is one. It may do so again at any time, as the same user.
+//!
 //! The name in a client certificate, where it is taken for the user name, needs no password.
 //!
 //! When files are read again, those are closed whose password or name the new files do not have, or
@@ -20,14 +24,21 @@
 mod acl;
 mod hasher;
 mod password;
+mod scram;
 
-pub(crate) use hasher::{Hasher, Question};
-pub use password::{Hash, ITERATIONS, PasswordFile, Scheme};
+pub(crate) use hasher::Hasher;
+pub use password::{
+    Hash, ITERATIONS, PasswordFile, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme,
+};
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};
+use hasher::Question;
 use hikyaku_proto::broker::rights::{Rights, Rules};
-use hikyaku_proto::broker::{Authenticate, Authentication, Config, Listener, Revoked, Verdict};
+use hikyaku_proto::broker::{
+    AuthStep, Authenticate, Authentication, Config, ConnId, Listener, Revoked, Verdict,
+};
 use hikyaku_proto::codec::ReasonCode;
+use scram::{Exchange, Nonce, Secret};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +63,19 @@ pub(crate) enum Answer {
     Now(Verdict),
     /// The password has to be checked against this.
     Check(Arc<PasswordFile>),
+    /// A SCRAM exchange with this begins.
+    Scram(Arc<PasswordFile>),
+}
+
+/// The exchanges of a worker's clients that wait for the client, with what they are judged by.
+#[derive(Debug, Default)]
+pub(crate) struct Exchanges(HashMap<ConnId, Box<(Exchange, Arc<Security>)>>);
+
+impl Exchanges {
+    /// The connection is gone.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        self.0.remove(&conn);
+    }
 }
 
 impl Security {
@@ -85,10 +109,13 @@ impl Security {
     pub(crate) fn answer(&self, question: &Authenticate) -> Answer {
         let refused = Answer::Now(Verdict::Failure(ReasonCode::NotAuthorized));
         let welcome = Answer::Now(Verdict::Success { username: None, data: None });
-        if question.method.is_some() {
-            return Answer::Now(Verdict::Failure(ReasonCode::BadAuthenticationMethod));
-        }
         let Some(door) = self.doors.get(usize::from(question.listener)) else { return refused };
+        if let Some(method) = &question.method {
+            return match &door.passwords {
+                Some(passwords) if method == scram::METHOD => Answer::Scram(Arc::clone(passwords)),
+                _ => Answer::Now(Verdict::Failure(ReasonCode::BadAuthenticationMethod)),
+            };
+        }
         match (&question.username, &door.passwords) {
             (Some(_), Some(passwords)) => Answer::Check(Arc::clone(passwords)),
             _ if door.anonymous => welcome,
@@ -117,24 +144,77 @@ impl Security {
 }
 
 impl Hasher {
-    /// Answers a question of the core, at once or later, on another thread. The password is wiped afterwards.
+    /// Answers a question of the core, at once or later, on another thread; the answer comes with what it is judged
+    /// by. The password is wiped afterwards.
     pub(crate) fn authenticate(
         &self,
-        security: &Security,
+        security: &Arc<Security>,
+        exchanges: &mut Exchanges,
         mut question: Authenticate,
-        answer: impl FnOnce(Verdict) + Send + 'static,
+        answer: impl FnOnce(Verdict, Arc<Security>) + Send + 'static,
     ) {
         let password = question.password.take().map(Zeroizing::new);
-        match security.answer(&question) {
-            Answer::Now(verdict) => answer(verdict),
-            Answer::Check(passwords) => self.ask(Question {
-                passwords,
-                username: question.username.unwrap_or_default(),
-                password,
-                address: question.peer.map(|p| p.ip()),
-                answer: Box::new(answer),
-            }),
+        let address = question.peer.map(|p| p.ip());
+        let data = question.data.take().unwrap_or_default();
+        let by = Arc::clone(security);
+        if question.step == AuthStep::Continue {
+            let Some(begun) = exchanges.0.remove(&question.conn) else {
+                return answer(Verdict::Failure(ReasonCode::NotAuthorized), by);
+            };
+            let (exchange, by) = *begun;
+            return self.ask(Question {
+                bytes: data.len(),
+                check: Box::new(move || exchange.finish(&data)),
+                address,
+                answer: Box::new(move |verdict| answer(verdict, by)),
+            });
         }
+        match security.answer(&question) {
+            Answer::Now(verdict) => answer(verdict, by),
+            Answer::Check(passwords) => {
+                let username = question.username.unwrap_or_default();
+                self.ask(Question {
+                    bytes: username.len() + password.as_ref().map_or(0, |p| p.len()),
+                    check: Box::new(move || {
+                        passwords.judge(&username, password.as_deref().map(Vec::as_slice))
+                    }),
+                    address,
+                    answer: Box::new(move |verdict| answer(verdict, by)),
+                });
+            }
+            Answer::Scram(passwords) => {
+                let verdict = match self.begin(&question, &data, &passwords) {
+                    Ok((exchange, data)) => {
+                        exchanges.0.insert(question.conn, Box::new((exchange, Arc::clone(&by))));
+                        Verdict::Continue { data }
+                    }
+                    Err(reason) => Verdict::Failure(reason),
+                };
+                answer(verdict, by);
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        question: &Authenticate,
+        first: &[u8],
+        passwords: &PasswordFile,
+    ) -> Result<(Exchange, Vec<u8>), ReasonCode> {
+        let random = |e| {
+            log::error!("A client is refused, there are no random numbers: {e}.");
+            ReasonCode::ServerBusy
+        };
+        let nonce = Nonce::draw().map_err(random)?;
+        let secret = match self.secret.get() {
+            Some(secret) => secret,
+            None => {
+                let drawn = Secret::draw().map_err(random)?;
+                self.secret.get_or_init(|| drawn)
+            }
+        };
+        let begun = Exchange::begin(first, question.username.as_deref(), passwords, secret, &nonce);
+        begun.ok_or(ReasonCode::NotAuthorized)
     }
 }
 

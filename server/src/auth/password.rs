@@ -5,10 +5,17 @@
 //! | `$7$ITERATIONS$SALT$HASH` | PBKDF2 with HMAC-SHA-512, base64: mosquitto 2.0's default |
 //! | `$6$SALT$HASH` | SHA-512 of password and salt, base64: mosquitto 1.6 and before |
 //! | `$argon2id$v=19$m=…,t=…,p=…$SALT$HASH` | Argon2id in the PHC format: mosquitto 2.1's default |
+//! | `$scram-sha-256$ITERATIONS$SALT$STOREDKEY$SERVERKEY` | the keys of SCRAM-SHA-256, base64: not known to mosquitto |
+//!
+//! The last serves clients that authenticate by SCRAM and those that send a password; the others serve the latter only.
+//! Its parts are those of PostgreSQL's verifiers, in the form of their neighbours: what follows a colon is cut off.
 
+use super::scram::{self, KEY_BYTES, Secret};
 use crate::config::{Place, Problem, Severity};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64ct::{Base64, Base64Unpadded, Encoding};
+use hikyaku_proto::broker::Verdict;
+use hikyaku_proto::codec::ReasonCode;
 use ring::{digest, pbkdf2};
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -23,6 +30,8 @@ use std::sync::{Arc, LazyLock};
 pub struct PasswordFile {
     users: HashMap<Box<str>, Hash>,
     dummies: Dummies,
+    /// What those who are not there borrow in SCRAM: iterations and length of the salt of each who is.
+    scrams: Vec<(NonZeroU32, usize)>,
 }
 
 /// What an unknown user's password is compared with: for each name always the same, and among many names as often
@@ -46,6 +55,12 @@ pub enum Scheme {
     Sha512,
     /// Argon2id with 46 MiB of memory and one pass.
     Argon2id,
+    /// The keys of SCRAM-SHA-256.
+    ScramSha256 {
+        /// How often the hash is iterated, by each client that connects: [`SCRAM_ITERATIONS_MIN`] to
+        /// [`SCRAM_ITERATIONS_MAX`].
+        iterations: NonZeroU32,
+    },
 }
 
 /// A hashed password. Displayed as it stands in a file.
@@ -60,11 +75,25 @@ pub struct Hash {
 enum Kind {
     Sha512,
     Pbkdf2(NonZeroU32),
-    Argon2id { version: u32, memory_kib: u32, passes: u32, lanes: u32 },
+    Argon2id {
+        version: u32,
+        memory_kib: u32,
+        passes: u32,
+        lanes: u32,
+    },
+    /// The hash is StoredKey and ServerKey.
+    ScramSha256(NonZeroU32),
 }
 
 /// mosquitto 2.1's default.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
+/// For SCRAM: half a second on the smallest boards with Linux, where RFC 7677 wants a tenth on a modern machine.
+pub const SCRAM_ITERATIONS: NonZeroU32 = NonZeroU32::new(50_000).unwrap();
+/// The least RFC 7677 allows.
+pub const SCRAM_ITERATIONS_MIN: NonZeroU32 = NonZeroU32::new(4096).unwrap();
+/// More no client should compute.
+pub const SCRAM_ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(1_000_000).unwrap();
+const SCRAM_SALT_BYTES: usize = 16;
 const SHA512_BYTES: usize = 64;
 /// What mosquitto 2.0 insists on.
 const SALT_BYTES: usize = 12;
@@ -73,6 +102,7 @@ const ARGON2_HASH_BYTES: usize = 32;
 /// More is a mistake, or an attempt to stop the broker.
 const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
 const ITERATIONS_MAX: u32 = 100_000_000;
+const KNOWN: &str = "known are $6$, $7$, $argon2id$ and $scram-sha-256$";
 
 impl PasswordFile {
     /// Reads a file. What is remarkable in it is added to `problems`; `None` if there is an error among that:
@@ -83,7 +113,7 @@ impl PasswordFile {
         PasswordFile::parse(&text, path, problems)
     }
 
-    fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
+    pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
         let file: Arc<Path> = path.into();
         let mut users = HashMap::new();
         let mut ok = true;
@@ -121,7 +151,10 @@ impl PasswordFile {
             problems.push(Problem { at: None, severity: Severity::Warning, message });
         }
         let dummies = Dummies::new(users.values());
-        ok.then_some(PasswordFile { users, dummies })
+        let mut scrams: Vec<_> =
+            users.values().filter_map(Hash::scram).map(|(i, s, _)| (i, s.len())).collect();
+        scrams.sort_unstable();
+        ok.then_some(PasswordFile { users, dummies, scrams })
     }
 
     /// Whether this is the user's password. Takes as long for an unknown user as for one of the users, always the
@@ -131,6 +164,28 @@ impl PasswordFile {
         let dummy = self.dummies.of(username);
         let same = user.unwrap_or(dummy).verify(password.unwrap_or_default());
         same & user.is_some() & password.is_some()
+    }
+
+    /// What [`PasswordFile::verify`] means for a client.
+    pub(super) fn judge(&self, username: &str, password: Option<&[u8]>) -> Verdict {
+        match self.verify(username, password) {
+            true => Verdict::Success { username: None, data: None },
+            false => Verdict::Failure(ReasonCode::NotAuthorized),
+        }
+    }
+
+    /// What a SCRAM exchange is about, and whether there is such a user: without, it looks like there was.
+    pub(super) fn scram(&self, username: &str, secret: &Secret) -> (Hash, bool) {
+        let user = self.users.get(username).filter(|hash| hash.scram().is_some());
+        let drawn = secret.stream("user", username).take(4).fold(0, |n, byte| n << 8 | usize::from(byte));
+        let like = self.scrams.get(drawn % self.scrams.len().max(1));
+        let &(iterations, salt) = like.unwrap_or(&(SCRAM_ITERATIONS, SCRAM_SALT_BYTES));
+        let nobody = Hash {
+            kind: Kind::ScramSha256(iterations),
+            salt: secret.stream("salt", username).take(salt).collect(),
+            hash: secret.stream("keys", username).take(2 * KEY_BYTES).collect(),
+        };
+        (user.cloned().unwrap_or(nobody), user.is_some())
     }
 
     /// How many users there are.
@@ -192,6 +247,9 @@ impl Hash {
                 let kind = Kind::Argon2id { version: 0x13, memory_kib: 47_104, passes: 1, lanes: 1 };
                 (kind, ARGON2_SALT_BYTES, ARGON2_HASH_BYTES)
             }
+            Scheme::ScramSha256 { iterations } => {
+                (Kind::ScramSha256(iterations), SCRAM_SALT_BYTES, 2 * KEY_BYTES)
+            }
         };
         let mut salt = vec![0; salt];
         getrandom::fill(&mut salt)?;
@@ -218,12 +276,11 @@ impl Hash {
                 Hash::parse_sha512(kind, &mut parts)?
             }
             Some("argon2id") => Hash::parse_argon2id(&mut parts)?,
-            Some(kind) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => {
-                return Err(format!(
-                    "has a hash of unknown kind '${kind}$'; known are $6$, $7$ and $argon2id$"
-                ));
+            Some("scram-sha-256") => Hash::parse_scram(&mut parts)?,
+            Some(kind) if kind.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => {
+                return Err(format!("has a hash of unknown kind '${kind}$'; {KNOWN}"));
             }
-            _ => return Err("has a hash of unknown kind; known are $6$, $7$ and $argon2id$".into()),
+            _ => return Err(format!("has a hash of unknown kind; {KNOWN}")),
         };
         if parts.next().is_some() { Err("has more than one hash".into()) } else { Ok(hash) }
     }
@@ -260,6 +317,27 @@ impl Hash {
         if fits { Ok(hash) } else { Err("has Argon2 parameters that cannot be used".into()) }
     }
 
+    fn parse_scram<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Result<Hash, String> {
+        let range = SCRAM_ITERATIONS_MIN..=SCRAM_ITERATIONS_MAX;
+        let iterations = parts.next().and_then(|n| n.parse().ok()).filter(|n| range.contains(n));
+        let iterations = iterations.ok_or_else(|| {
+            format!("has no valid number of iterations; {} to {} are", range.start(), range.end())
+        })?;
+        let mut decode = |what| decode::<Base64>(parts.next(), what);
+        let (salt, stored, server) = (decode("salt")?, decode("stored key")?, decode("server key")?);
+        if (stored.len(), server.len()) != (KEY_BYTES, KEY_BYTES) {
+            return Err(format!("has keys of {} and {} bytes, not {KEY_BYTES}", stored.len(), server.len()));
+        }
+        let hash = [stored, server].concat().into();
+        Ok(Hash { kind: Kind::ScramSha256(iterations), salt, hash })
+    }
+
+    /// Iterations, salt and both keys, one behind the other, of a hash that is for SCRAM.
+    pub(super) fn scram(&self) -> Option<(NonZeroU32, &[u8], &[u8])> {
+        let Kind::ScramSha256(iterations) = self.kind else { return None };
+        Some((iterations, &self.salt, &self.hash))
+    }
+
     fn argon2(&self) -> Option<Argon2<'static>> {
         let Kind::Argon2id { version, memory_kib, passes, lanes } = self.kind else { return None };
         let params = Params::new(memory_kib, passes, lanes, Some(self.hash.len())).ok()?;
@@ -268,11 +346,7 @@ impl Hash {
 
     /// Whether this is the password.
     pub fn verify(&self, password: &[u8]) -> bool {
-        let computed = self.compute(password);
-        // All bytes are looked at, wherever the first difference is.
-        let difference =
-            computed.iter().zip(&self.hash).fold(0, |d, (a, b)| std::hint::black_box(d | (a ^ b)));
-        difference == 0 && computed.len() == self.hash.len()
+        same(&self.compute(password), &self.hash)
     }
 
     fn compute(&self, password: &[u8]) -> Box<[u8]> {
@@ -287,6 +361,7 @@ impl Hash {
             Kind::Pbkdf2(iterations) => {
                 pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &self.salt, password, &mut out);
             }
+            Kind::ScramSha256(iterations) => out = scram::keys(password, &self.salt, iterations),
             Kind::Argon2id { .. } => {
                 let done = self.argon2().map(|a| a.hash_password_into(password, &self.salt, &mut out));
                 if !matches!(done, Some(Ok(()))) {
@@ -302,6 +377,7 @@ impl Hash {
         match self.kind {
             Kind::Sha512 => (0, [0; 4]),
             Kind::Pbkdf2(iterations) => (1, [iterations.get(), 0, 0, 0]),
+            Kind::ScramSha256(iterations) => (3, [iterations.get(), 0, 0, 0]),
             Kind::Argon2id { version, memory_kib, passes, lanes } => {
                 (2, [memory_kib, passes, lanes, version])
             }
@@ -316,6 +392,12 @@ impl Hash {
         let (salt, hash) = ([0; SALT_BYTES].into(), [0; SHA512_BYTES].into());
         Hash { kind: Kind::Pbkdf2(ITERATIONS), salt, hash }
     }
+}
+
+/// Whether both are the same. All bytes are looked at, wherever the first difference is.
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |d, (a, b)| std::hint::black_box(d | (a ^ b)));
+    difference == 0 && a.len() == b.len()
 }
 
 fn decode<E: Encoding>(text: Option<&str>, what: &str) -> Result<Box<[u8]>, String> {
@@ -337,6 +419,12 @@ impl fmt::Display for Hash {
                 write!(f, "$argon2id$v={version}$m={memory_kib},t={passes},p={lanes}")?;
                 let encode = Base64Unpadded::encode_string;
                 return write!(f, "${}${}", encode(&self.salt), encode(&self.hash));
+            }
+            Kind::ScramSha256(iterations) => {
+                let encode = Base64::encode_string;
+                let (stored, server) = self.hash.split_at(KEY_BYTES.min(self.hash.len()));
+                write!(f, "$scram-sha-256${iterations}${}", encode(&self.salt))?;
+                return write!(f, "${}${}", encode(stored), encode(server));
             }
         }
         write!(f, "${}${}", Base64::encode_string(&self.salt), Base64::encode_string(&self.hash))
@@ -392,7 +480,13 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
 
     #[test]
     fn what_is_created_is_read_back() {
-        for scheme in [Scheme::Pbkdf2 { iterations: NonZeroU32::MIN }, Scheme::Sha512, Scheme::Argon2id] {
+        let iterations = SCRAM_ITERATIONS_MIN;
+        for scheme in [
+            Scheme::Pbkdf2 { iterations: NonZeroU32::MIN },
+            Scheme::Sha512,
+            Scheme::Argon2id,
+            Scheme::ScramSha256 { iterations },
+        ] {
             let hash = Hash::create(scheme, b"a\0b").unwrap();
             let again = Hash::parse(&hash.to_string()).unwrap();
             assert_eq!(again, hash);
@@ -438,7 +532,8 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
             ),
             (
                 "#\n\n é:$5$a$b",
-                "users:3:4: the password of 'é' has a hash of unknown kind '$5$'; known are $6$, $7$ and $argon2id$",
+                "users:3:4: the password of 'é' has a hash of unknown kind '$5$'; \
+                 known are $6$, $7$, $argon2id$ and $scram-sha-256$",
             ),
             (":$6$a$b", "users:1:1: the user name is empty"),
             (
@@ -458,6 +553,18 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
             (
                 "a:$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAA$AAAAAA",
                 "users:1:3: the password of 'a' has Argon2 parameters that cannot be used",
+            ),
+            (
+                &format!("a:$scram-sha-256$4095${salted}$AAAA$AAAA"),
+                "users:1:3: the password of 'a' has no valid number of iterations; 4096 to 1000000 are",
+            ),
+            (
+                &format!("a:$scram-sha-256$4096${salted}$AAAA$AAAAAA=="),
+                "users:1:3: the password of 'a' has keys of 3 and 4 bytes, not 32",
+            ),
+            (
+                &format!("a:$scram-sha-256$4096${salted}$AAAA"),
+                "users:1:3: the password of 'a' has no server key",
             ),
         ] {
             let (file, problems) = read(text);

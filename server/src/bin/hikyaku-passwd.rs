@@ -1,10 +1,11 @@
 //! Manages password files, with mosquitto_passwd's options.
 
-use hikyaku::auth::{Hash, ITERATIONS, Scheme};
+use hikyaku::auth::{Hash, ITERATIONS, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -14,9 +15,9 @@ use zeroize::Zeroizing;
 const HELP: &str = "\
 hikyaku-passwd manages password files for hikyaku and mosquitto.
 
-Usage: hikyaku-passwd [-H HASH] [-I N] [-c | -D] FILE USER
-       hikyaku-passwd [-H HASH] [-I N] [-c] -b FILE USER PASSWORD
-       hikyaku-passwd [-H HASH] [-I N] -U FILE
+Usage: hikyaku-passwd [-H HASH | --scram] [-I N] [-c | -D] FILE USER
+       hikyaku-passwd [-H HASH | --scram] [-I N] [-c] -b FILE USER PASSWORD
+       hikyaku-passwd [-H HASH | --scram] [-I N] -U FILE
 
 Sets the password of USER, asking for it twice, and adds USER if not there yet.
 
@@ -26,9 +27,15 @@ Sets the password of USER, asking for it twice, and adds USER if not there yet.
  -D  delete USER
  -H  sha512-pbkdf2 (default), argon2id (mosquitto from 2.1), or sha512 (weak,
      for mosquitto before 2.0)
- -I  how often sha512-pbkdf2 is iterated; default: 1000
+ -I  how often the hash is iterated; default: 1000 for sha512-pbkdf2, 50000 for
+     --scram, where 4096 is the least
  -U  hash the passwords that stand in FILE as plain text
  -h  show this
+ --scram
+     store keys for SCRAM-SHA-256, by which clients of MQTT 5.0 authenticate
+     without sending the password; it may be sent as well. Each client computes
+     the iterations when it connects. What is not ASCII in USER and password is
+     taken as it is typed (no SASLprep). mosquitto cannot read such a line
 ";
 
 const FAILURE: u8 = 1;
@@ -73,7 +80,7 @@ fn main() -> ExitCode {
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
     let mut args = args.into_iter().peekable();
     let (mut batch, mut create, mut delete, mut update) = (false, false, false, false);
-    let (mut hash, mut iterations) = (OsString::from("sha512-pbkdf2"), ITERATIONS);
+    let (mut hash, mut scram, mut iterations) = (None, false, None::<NonZeroU32>);
     while let Some(option) = args.next_if(|a| a.len() > 1 && a.as_bytes().starts_with(b"-")) {
         let mut value = |what| {
             args.next()
@@ -84,23 +91,19 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
             b"-c" => create = true,
             b"-D" => delete = true,
             b"-U" => update = true,
-            b"-H" => hash = value("-H")?,
+            b"-H" => hash = Some(value("-H")?),
+            b"--scram" => scram = true,
             b"-I" => {
                 let value = value("-I")?;
                 let number = value.to_str().and_then(|v| v.parse().ok());
-                iterations = number.ok_or("Error: Number of iterations must be > 0.\n")?;
+                iterations = Some(number.ok_or("Error: Number of iterations must be > 0.\n")?);
             }
             b"-h" | b"--help" => return Ok(Task::Help),
             b"--" => break,
             _ => return Err(format!("Error: Unknown option '{}'.\n\n{HELP}", option.display())),
         }
     }
-    let scheme = match hash.as_bytes() {
-        b"sha512-pbkdf2" => Scheme::Pbkdf2 { iterations },
-        b"argon2id" => Scheme::Argon2id,
-        b"sha512" => Scheme::Sha512,
-        _ => return Err(format!("Error: Unknown hash type '{}'\n", hash.display())),
-    };
+    let scheme = scheme(hash.as_deref(), scram, iterations)?;
     for (a, b, names) in [
         (create, delete, "-c and -D"),
         (create, update, "-c and -U"),
@@ -133,6 +136,25 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
         }
     };
     Ok(task)
+}
+
+fn scheme(hash: Option<&OsStr>, scram: bool, iterations: Option<NonZeroU32>) -> Result<Scheme, String> {
+    match hash.map(OsStr::as_bytes) {
+        Some(_) if scram => Err("Error: -H and --scram cannot be used together.\n".into()),
+        None if scram => {
+            let iterations = iterations.unwrap_or(SCRAM_ITERATIONS);
+            let (least, most) = (SCRAM_ITERATIONS_MIN, SCRAM_ITERATIONS_MAX);
+            if (least..=most).contains(&iterations) {
+                Ok(Scheme::ScramSha256 { iterations })
+            } else {
+                Err(format!("Error: Number of iterations must be {least} to {most} with --scram.\n"))
+            }
+        }
+        None | Some(b"sha512-pbkdf2") => Ok(Scheme::Pbkdf2 { iterations: iterations.unwrap_or(ITERATIONS) }),
+        Some(b"argon2id") => Ok(Scheme::Argon2id),
+        Some(b"sha512") => Ok(Scheme::Sha512),
+        Some(_) => Err(format!("Error: Unknown hash type '{}'\n", hash.unwrap_or_default().display())),
+    }
 }
 
 fn name(user: &OsStr) -> Result<Vec<u8>, String> {
@@ -219,7 +241,9 @@ fn all_hashed(old: &[u8], scheme: Scheme) -> Result<Vec<u8>, Failed> {
             new.extend_from_slice(line);
             continue;
         };
-        let known = [&b"$6$"[..], b"$7$", b"$argon2id$"].iter().any(|kind| password.starts_with(kind));
+        let known = [&b"$6$"[..], b"$7$", b"$argon2id$", b"$scram-sha-256$"]
+            .iter()
+            .any(|kind| password.starts_with(kind));
         if !known {
             new.extend(hashed(user, scheme, password)?);
         } else if std::str::from_utf8(password).is_ok_and(|p| Hash::parse(p).is_ok()) {
@@ -373,12 +397,17 @@ mod tests {
         assert_eq!(parsed("-c -b -H argon2id f u p"), set(true, Some("p"), Scheme::Argon2id));
         let iterations = 5.try_into().unwrap();
         assert_eq!(parsed("-I 5 -b f u -p"), set(false, Some("-p"), Scheme::Pbkdf2 { iterations }));
+        let scram = |iterations| Scheme::ScramSha256 { iterations };
+        assert_eq!(parsed("--scram f u"), set(false, None, scram(SCRAM_ITERATIONS)));
+        assert_eq!(parsed("-I 4096 --scram f u"), set(false, None, scram(SCRAM_ITERATIONS_MIN)));
         assert_eq!(parsed("-D f u"), Ok(Task::Delete { file: file.clone(), user }));
         assert_eq!(parsed("-U f"), Ok(Task::Update { file, scheme }));
         for (args, error) in [
             ("-c -D f u", "Error: -c and -D cannot be used together."),
             ("-b -D f u", "Error: -b and -D cannot be used together."),
             ("-I 0 f u", "Error: Number of iterations must be > 0."),
+            ("--scram -I 4095 f u", "Error: Number of iterations must be 4096 to 1000000 with --scram."),
+            ("--scram -H sha512 f u", "Error: -H and --scram cannot be used together."),
             ("-H md5 f u", "Error: Unknown hash type 'md5'"),
             ("-H", "Error: -H argument given but not enough other arguments."),
             ("-b f u", "Error: FILE, USER and PASSWORD are needed."),
@@ -410,6 +439,10 @@ mod tests {
         let hash = Hash::parse(lines[0].strip_prefix("ann:").unwrap()).unwrap();
         assert!(hash.verify(b"a:b"));
         assert_eq!((lines[1], lines[2]), ("# c", String::from_utf8_lossy(&kept).trim_end()));
+        let scheme = Scheme::ScramSha256 { iterations: SCRAM_ITERATIONS_MIN };
+        let scram = all_hashed(b"ann:x\n", scheme).unwrap();
+        assert!(scram.starts_with(b"ann:$scram-sha-256$4096$"));
+        assert_eq!(all_hashed(&scram, Scheme::Sha512), Ok(scram));
         assert_eq!(all_hashed(b"ann:$7$broken", Scheme::Sha512), Err(corrupt(1)));
     }
 }

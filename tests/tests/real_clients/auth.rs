@@ -12,7 +12,7 @@ use hikyaku::config::{Endpoint, ListenerSettings, SecuritySettings};
 use hikyaku::{Options, Server};
 use hikyaku_proto::broker::Config;
 use hikyaku_tests::PATIENCE;
-use hikyaku_tests::process::{Finished, Process, free_port, release_binary};
+use hikyaku_tests::process::{Finished, Process, free_port, release_binary, tool_binary};
 
 #[test]
 fn password_files_of_mosquitto_passwd_are_read() {
@@ -76,6 +76,25 @@ fn hikyaku_passwd_and_mosquitto_passwd_work_on_one_file() {
             let tried = run("mosquitto_pub", &format!("-p {port} -t t -m x -u {user} -P {password}"));
             assert_eq!(tried.code, code, "{port} {user}: {}", tried.stderr);
         }
+    }
+}
+
+#[test]
+fn keys_for_scram_serve_our_tools_and_those_that_send_passwords() {
+    let folder = Folder::new();
+    let file = folder.path("users");
+    let (ours, tool) = (release_binary("hikyaku-passwd"), tool_binary("hikyaku-pub"));
+    let made = run(ours.to_str().unwrap(), &format!("-c -b --scram {} ann secret", file.display()));
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let broker = Broker::start([SecuritySettings { password_file: Some(file), ..closed() }]);
+    for (password, code) in [("secret", 0), ("Secret", 0x87)] {
+        let args = format!("-p {} -q 1 -t t -m x -u ann -P {password} --scram", broker.ports[0]);
+        let tried = run(tool.to_str().unwrap(), &args);
+        assert_eq!(tried.code, code, "{password}: {}", tried.stderr);
+    }
+    for version in ["mqttv311", "mqttv5"] {
+        broker.lets_in(0, &format!("-V {version} -u ann -P secret"));
+        broker.keeps_out(0, &format!("-V {version} -u ann -P Secret"));
     }
 }
 

@@ -53,7 +53,9 @@ pub(super) const OPTIONS: &[Spec] = &[
         }),
         "none",
         "The file of users and hashed passwords, as hikyaku-passwd and mosquitto_passwd write it \
-         ([more](#users-and-their-passwords)). Read again at SIGHUP, and when it has changed.",
+         ([more](#users-and-their-passwords)). Read again at SIGHUP, and when it has changed. Users whose \
+         line `hikyaku-passwd --scram` has written may also authenticate by SCRAM-SHA-256 (MQTT 5.0): their password is \
+         never sent. A user name in CONNECT then has to be the same.",
     ),
     Spec::supported(
         "acl_file",
