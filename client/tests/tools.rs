@@ -252,6 +252,12 @@ fn mistakes_are_told_with_exit_code_1() {
             "Error: Problem setting TLS options: File not found.\n",
         ),
         (PUB, &["-t", "a", "-m", "x", "-p", "1"], "Error: Connection refused\n"),
+        (
+            PUB,
+            &["-t", "a", "-m", "x", "--proxy", "http://h"],
+            "Error: Unsupported proxy protocol: http://h\n",
+        ),
+        (PUB, &["-t", "a", "-m", "x", "--proxy", "socks5h://127.0.0.1:1"], "Error: Connection refused\n"),
         (SUB, &["-t", "x", "-F", "%Z"], "Error: Invalid format specifier 'Z'.\n"),
         (RR, &["-t", "x", "-m", "y"], "Error: All of topic, message, and response topic must be supplied.\n"),
     ] {
@@ -259,6 +265,12 @@ fn mistakes_are_told_with_exit_code_1() {
         assert!(text(&output.stderr).starts_with(wanted), "{output:?}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
     }
+    // A link with the name of the program it takes the place of says that name.
+    let link = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("mosquitto_sub");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(SUB, &link).unwrap();
+    let output = run(link.to_str().unwrap(), &broker, &[]);
+    assert!(text(&output.stderr).ends_with("Use 'mosquitto_sub --help' to see usage.\n"), "{output:?}");
     let output = run(SUB, &broker, &["--help"]);
     assert!(text(&output.stdout).contains("--remove-retained") && output.status.code() == Some(1));
 }

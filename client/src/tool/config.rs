@@ -4,7 +4,9 @@ use super::format::Format;
 use super::options::{self, Id, Opt};
 use super::property::{self, Command};
 use super::{Failure, Tool};
-use crate::{Address, PropertiesBuf, QoS, RetainHandling, Scheme, SubscribeOptions, Version};
+use crate::{
+    Address, AddressError, PropertiesBuf, Proxy, QoS, RetainHandling, Scheme, SubscribeOptions, Version,
+};
 use hikyaku_proto::topic::{TopicFilter, TopicName};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -94,7 +96,7 @@ pub(super) struct Config {
     srv: bool,
     psk: bool,
     psk_identity: bool,
-    proxy: bool,
+    pub proxy: Option<Proxy>,
     options_file: Option<PathBuf>,
 }
 
@@ -179,7 +181,7 @@ impl Config {
             srv: false,
             psk: false,
             psk_identity: false,
-            proxy: false,
+            proxy: None,
             options_file: None,
         }
     }
@@ -326,10 +328,11 @@ impl Config {
             Id::Bind => self.bind = Some(text(value, name)?),
             Id::Proxy => {
                 let url = text(value, name)?;
-                if !url.starts_with("socks5h://") {
-                    return Err(Failure::usage(format!("Unsupported proxy protocol: {url}")));
-                }
-                self.proxy = true;
+                self.proxy = Some(url.parse().map_err(|error| match error {
+                    AddressError::ProxyScheme => Failure::usage(format!("Unsupported proxy protocol: {url}")),
+                    AddressError::Port => Failure::usage(format!("Invalid proxy port: {error}.")),
+                    error => Failure::usage(format!("Invalid proxy: {error}.")),
+                })?);
             }
             Id::Topic => self.add_topic(text(value, name)?)?,
             Id::ResponseTopic => {
@@ -542,7 +545,6 @@ impl Config {
             (key_form, "--keyform", "Keys are PEM files."),
             (self.ciphers, "--ciphers", "Leave it out: only ciphers that are known to be good are offered."),
             (self.srv, "-S", "Name the host and the port with -h and -p."),
-            (self.proxy, "--proxy", "Use a tunnel, and -h and -p to its end here."),
         ] {
             if given {
                 return Err(Failure::usage(format!("{option} is not supported. {instead}")));

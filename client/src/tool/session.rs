@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::{Failure, Tool, say};
 use crate::packets::TARGET;
+use crate::trust::{NoTls, Why};
 use crate::{
     Acknowledge, Address, Behavior, By, Client, Connector, Error, Options, Properties, Property, ReasonCode,
     Reconnect, Scheme, Tls, TlsVersion, Verify, Version, Will,
@@ -128,6 +129,9 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
         .behavior(behavior);
     if let Some(bind) = &config.bind {
         connector = connector.bind(local_address(bind)?);
+    }
+    if let Some(proxy) = &config.proxy {
+        connector = connector.proxy(proxy.clone());
     }
     if scheme.is_tls() {
         connector = connector.tls(&trust(config)?).map_err(|error| {
@@ -267,7 +271,7 @@ pub(super) fn failure(error: &Error, version: Version) -> Failure {
         Error::Io(error) if error.to_string().contains("lookup") => {
             Failure::run(1, format!("Unable to connect (Lookup error.).\n{error}"))
         }
-        Error::Io(error) => Failure::run(1, format!("Unable to connect ({error}).")),
+        Error::Io(error) => Failure::run(1, format!("Unable to connect ({error}).{}", advice(error))),
         Error::Refused(reason) => refused(*reason, version),
         Error::Disconnected(By::Transport) | Error::Closed => {
             Failure::run(CONNECTION_LOST, "Error: The connection was lost.")
@@ -278,6 +282,27 @@ pub(super) fn failure(error: &Error, version: Version) -> Failure {
         Error::Disconnected(by) => Failure::run(PROTOCOL, format!("Error: {by}.")),
         Error::Send(error) => Failure::run(3, format!("Error: {error}.")),
         other => Failure::run(1, format!("Error: {other}.")),
+    }
+}
+
+/// Which option may help.
+fn advice(error: &io::Error) -> &'static str {
+    match NoTls::of(error).map(|error| error.why) {
+        Some(Why::Issuer) => {
+            "\nIf you trust it, give its issuer's certificate, or its own, with --cafile; or --tls-use-os-certs for \
+             those that this system trusts."
+        }
+        Some(Why::Name) => {
+            "\nName the host with -h as the certificate does; or --insecure, which leaves the name unchecked."
+        }
+        Some(Why::Version1) => {
+            "\nIt has to be made again with extensions, for example: openssl x509 -req … -extfile FILE, with \
+             'subjectAltName=DNS:' and the host's name in FILE."
+        }
+        Some(Why::OurCertificate) => {
+            "\nGive a certificate that it takes with --cert, and its key with --key."
+        }
+        Some(Why::Other) | None => "",
     }
 }
 
