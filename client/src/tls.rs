@@ -2,11 +2,12 @@
 
 use crate::trust::Trust;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::ring::default_provider;
+use rustls::crypto::ring::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, KeyLog, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, InconsistentKeys, KeyLog, RootCertStore, SupportedProtocolVersion};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -110,7 +111,15 @@ impl Tls {
                 let chain = certificates(cert)?;
                 let key =
                     PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::of(key, "key", error))?;
-                builder.with_client_auth_cert(chain, key).map_err(TlsError::Config)?
+                let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(TlsError::Config)?);
+                match key.keys_match() {
+                    Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+                        return Err(TlsError::Config(error));
+                    }
+                    // A certificate of version 1 cannot be compared; there are servers that take it.
+                    Ok(()) | Err(_) => {}
+                }
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
             }
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(TlsError::HalfIdentity),

@@ -66,6 +66,11 @@ impl Failure {
         Failure::Usage(format!("Error: {text}"))
     }
 
+    /// Something is wrong with an argument; mosquitto's programs have an empty line more behind it.
+    fn argument(text: impl fmt::Display) -> Failure {
+        Failure::Usage(format!("Error: {text}\n"))
+    }
+
     fn run(code: u8, text: impl fmt::Display) -> Failure {
         Failure::Run { code, text: text.to_string() }
     }

@@ -135,11 +135,19 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
     }
     if scheme.is_tls() {
         connector = connector.tls(&trust(config)?).map_err(|error| {
+            let files = [&config.ca_file, &config.ca_path, &config.cert, &config.key];
+            let only_one = files.iter().filter(|file| file.is_some()).count() == 1;
             let what = match &error {
-                Error::Tls(crate::TlsError::Read(..)) => "File not found",
+                Error::Tls(crate::TlsError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                    "File not found"
+                }
                 _ => "the options cannot be used",
             };
-            Failure::run(1, format!("Error: Problem setting TLS options: {what}.\n{error}"))
+            let mut text = format!("Error: Problem setting TLS options: {what}.");
+            if what != "File not found" || !only_one {
+                text.push_str(&format!("\n{error}"));
+            }
+            Failure::run(1, text)
         })?;
     }
     Ok(connector)
