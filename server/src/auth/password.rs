@@ -63,6 +63,9 @@ enum Kind {
     Argon2id { version: u32, memory_kib: u32, passes: u32, lanes: u32 },
 }
 
+/// What mosquitto says, and people look for.
+const INVALID: &str = "Invalid line in password file";
+const UNDECODABLE: &str = "Unable to decode line in password file";
 /// mosquitto 2.1's default.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 const SHA512_BYTES: usize = 64;
@@ -102,12 +105,17 @@ impl PasswordFile {
             let column = name.chars().count() + 2;
             let (name, hash) = (name.trim(), rest.split(':').next().unwrap_or_default().trim());
             let (column, problem) = match Hash::parse(hash) {
-                _ if name.is_empty() => (1, "the user name is empty".into()),
-                _ if name.len() > 65_535 => (1, "the user name is longer than 65535 bytes".into()),
-                _ if users.contains_key(name) => {
-                    (1, format!("user '{}' is there twice", name.escape_debug()))
+                _ if name.is_empty() => (1, format!("{INVALID}: the user name is empty")),
+                _ if name.len() > 65_535 => {
+                    (1, format!("{INVALID}: the user name is longer than 65535 bytes"))
                 }
-                Err(cause) => (column, format!("the password of '{}' {cause}", name.escape_debug())),
+                _ if users.contains_key(name) => {
+                    (1, format!("{INVALID}: user '{}' is there twice", name.escape_debug()))
+                }
+                Err(cause) => {
+                    let user = name.escape_debug();
+                    (column, format!("{UNDECODABLE}: the password of '{user}' {cause}"))
+                }
                 Ok(hash) => {
                     users.insert(name.into(), hash);
                     continue;
@@ -125,12 +133,13 @@ impl PasswordFile {
     }
 
     /// Whether this is the user's password. Takes as long for an unknown user as for one of the users, always the
-    /// same for the same name.
+    /// same for the same name. An empty password is nobody's, as in mosquitto: a file may have its hash.
     pub fn verify(&self, username: &str, password: Option<&[u8]>) -> bool {
         let user = self.users.get(username);
         let dummy = self.dummies.of(username);
-        let same = user.unwrap_or(dummy).verify(password.unwrap_or_default());
-        same & user.is_some() & password.is_some()
+        let password = password.unwrap_or_default();
+        let same = user.unwrap_or(dummy).verify(password);
+        same & user.is_some() & !password.is_empty()
     }
 
     /// How many users there are.
@@ -391,6 +400,15 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
     }
 
     #[test]
+    fn an_empty_password_is_nobodys() {
+        let hash = Hash::create(Scheme::Sha512, b"").unwrap();
+        let (file, _) = read(&format!("empty:{hash}"));
+        let file = file.unwrap();
+        assert!(hash.verify(b""));
+        assert!(!file.verify("empty", Some(b"")) && !file.verify("empty", None));
+    }
+
+    #[test]
     fn what_is_created_is_read_back() {
         for scheme in [Scheme::Pbkdf2 { iterations: NonZeroU32::MIN }, Scheme::Sha512, Scheme::Argon2id] {
             let hash = Hash::create(scheme, b"a\0b").unwrap();
@@ -434,30 +452,36 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         for (text, problem) in [
             (
                 "a:secret",
-                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+                "users:1:3: Unable to decode line in password file: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
             ),
             (
                 "#\n\n é:$5$a$b",
-                "users:3:4: the password of 'é' has a hash of unknown kind '$5$'; known are $6$, $7$ and $argon2id$",
+                "users:3:4: Unable to decode line in password file: the password of 'é' has a hash of unknown kind '$5$'; known are $6$, $7$ and $argon2id$",
             ),
-            (":$6$a$b", "users:1:1: the user name is empty"),
+            (":$6$a$b", "users:1:1: Invalid line in password file: the user name is empty"),
             (
                 "a:",
-                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+                "users:1:3: Unable to decode line in password file: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
             ),
-            ("a:$6$!$b", "users:1:3: the password of 'a' has a salt that is not valid base64"),
-            (&format!("a:$6${salted}"), "users:1:3: the password of 'a' has no hash"),
+            (
+                "a:$6$!$b",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has a salt that is not valid base64",
+            ),
+            (
+                &format!("a:$6${salted}"),
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no hash",
+            ),
             (
                 &format!("a:$6${salted}$AAAA"),
-                "users:1:3: the password of 'a' has a hash of 3 bytes instead of 64",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has a hash of 3 bytes instead of 64",
             ),
             (
                 &format!("a:$7$0${salted}$AAAA"),
-                "users:1:3: the password of 'a' has no valid number of iterations",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no valid number of iterations",
             ),
             (
                 "a:$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAA$AAAAAA",
-                "users:1:3: the password of 'a' has Argon2 parameters that cannot be used",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has Argon2 parameters that cannot be used",
             ),
         ] {
             let (file, problems) = read(text);
@@ -467,7 +491,7 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         let hash = Hash::create(Scheme::Sha512, b"x").unwrap();
         let (file, problems) = read(&format!("a:{hash}\n a : {hash} \n"));
         assert!(file.is_none());
-        assert_eq!(problems, ["users:2:1: user 'a' is there twice"]);
+        assert_eq!(problems, ["users:2:1: Invalid line in password file: user 'a' is there twice"]);
         let (file, problems) = read(&format!("nonsense\r\na:{hash}\r\n"));
         assert!(file.is_some_and(|f| f.verify("a", Some(b"x"))));
         assert_eq!(problems, ["users:1:1: this line is ignored, it is not USER:HASH"]);

@@ -66,6 +66,7 @@ pub(super) struct Door {
     pub(super) capath: Option<(PathBuf, Place)>,
     pub(super) crlfile: Option<(PathBuf, Place)>,
     pub(super) require_certificate: Option<Place>,
+    pub(super) disable_client_cert_date_checks: bool,
     pub(super) use_identity_as_username: Option<Place>,
     pub(super) use_subject_as_username: Option<Place>,
     pub(super) tls_version: Option<TlsVersion>,

@@ -105,6 +105,8 @@ pub struct TlsSettings {
     pub crlfile: Option<PathBuf>,
     /// Whether clients must show a certificate.
     pub require_certificate: bool,
+    /// Whether clients' certificates are taken that are not valid yet or no more.
+    pub disable_client_cert_date_checks: bool,
     /// Whether the certificate's common name is the user name.
     pub use_identity_as_username: bool,
     /// Whether the certificate's whole subject is the user name.

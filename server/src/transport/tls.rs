@@ -105,7 +105,11 @@ impl Tls {
 fn explain(e: rustls::Error) -> io::Error {
     let text = e.to_string();
     let hint = if text.contains("UnsupportedCertVersion") {
-        " (the certificate is of version 1, as OpenSSL before 3.4 makes them without -extfile; version 3 is needed)"
+        " (an issuer's certificate is of version 1 or 2; version 3 is needed, made with -extfile)"
+    } else if text.contains("CaUsedAsEndEntity") {
+        " (the client shows an authority's certificate, as 'openssl req -x509' makes it, that is not in cafile)"
+    } else if text.contains("UnknownIssuer") {
+        " (who issued the client's certificate is not in cafile or capath)"
     } else if text.contains("UnknownCA") {
         " (the client does not know who signed our certificate)"
     } else {

@@ -275,6 +275,13 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Whether clients have to show a certificate of the authorities in `cafile` or `capath`.",
     ),
     Spec::supported(
+        "disable_client_cert_date_checks",
+        Listener,
+        Takes::Bool(|draft, on| draft.door().disable_client_cert_date_checks = on),
+        "false",
+        "Whether clients get in with a certificate that is not valid any more, or not yet. Revoked ones never do.",
+    ),
+    Spec::supported(
         "use_identity_as_username",
         ListenerOrDefault,
         Takes::Bool(|draft, on| draft.door().use_identity_as_username = on.then(|| draft.at.clone())),
@@ -334,13 +341,6 @@ pub(super) const OPTIONS: &[Spec] = &[
         ANY_TEXT,
         "",
         "keys are agreed upon over elliptic curves; mosquitto has withdrawn it too",
-    ),
-    Spec::without_effect(
-        "disable_client_cert_date_checks",
-        Listener,
-        ANY_BOOL,
-        "false",
-        "an expired certificate is always refused; issue a new one",
     ),
     Spec::without_effect(
         "http_dir",
