@@ -131,6 +131,8 @@ impl Files {
             use_identity_as_username: false,
             use_subject_as_username: false,
             tls_version: None,
+            ciphers: Vec::new(),
+            ciphers_tls13: Vec::new(),
             at: Place { file: Path::new("test.conf").into(), line: 7, column: 1 },
         }
     }
@@ -531,6 +533,29 @@ fn a_certificate_names_the_user() {
 }
 
 #[test]
+fn who_shows_no_name_is_refused_in_words() {
+    let files = Files::new();
+    files.sign_client("alice", 1);
+    let tls = TlsSettings {
+        use_identity_as_username: true,
+        require_certificate: false,
+        ..files.settings_with_clients()
+    };
+    let listener = hikyaku_proto::broker::Listener { identity_required: true, ..Default::default() };
+    let config = Config { listeners: vec![listener], ..Config::default() };
+    let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+    let listeners = vec![ListenerSettings { endpoint, tls: Some(tls), ..Default::default() }];
+    let server = Server::start(Options { listeners, workers: 1, config, ..Options::default() }).unwrap();
+    let address = server.local_addrs()[0];
+    connected(address, &Arc::new(files.client(Some("alice"))), "alice");
+    let mut nobody = open(address, &Arc::new(files.client(None)));
+    nobody.write_all(&connect("nobody")).unwrap();
+    let mut answer = [0; 4];
+    nobody.read_exact(&mut answer).unwrap();
+    assert!(answer.starts_with(&[0x20, 2, 0]) && answer[3] != 0, "{answer:02x?}");
+}
+
+#[test]
 fn a_session_is_resumed_by_any_worker() {
     let files = Files::new();
     files.sign_client("alice", 1);
@@ -556,6 +581,27 @@ fn an_older_version_is_refused() {
     connected(address, &Arc::new(files.client(None)), "new");
     let old = files.client_of(&[&rustls::version::TLS12], None);
     assert!(try_connect(address, &Arc::new(old), "old").is_err());
+}
+
+#[test]
+fn ciphers_are_those_of_the_list() {
+    use rustls::CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS13_AES_128_GCM_SHA256,
+    };
+    let files = Files::new();
+    let settings = TlsSettings {
+        ciphers: vec![TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+        ciphers_tls13: vec![TLS13_AES_128_GCM_SHA256],
+        ..files.settings()
+    };
+    let (_server, address) = start(1, settings);
+    let newer = Arc::new(files.client_of(&[&rustls::version::TLS13], None));
+    let suite = connected(address, &newer, "newer").conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, TLS13_AES_128_GCM_SHA256);
+    let older = Arc::new(files.client_of(&[&rustls::version::TLS12], None));
+    let suite = connected(address, &older, "older").conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
 }
 
 #[test]

@@ -194,6 +194,8 @@ fn listener(draft: &Draft, door: Door, addresses: Vec<SocketAddr>, local_only: b
             use_identity_as_username: door.use_identity_as_username.is_some(),
             use_subject_as_username: door.use_subject_as_username.is_some(),
             tls_version: door.tls_version,
+            ciphers: door.ciphers,
+            ciphers_tls13: door.ciphers_tls13,
             at,
         });
     }

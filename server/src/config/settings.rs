@@ -113,6 +113,10 @@ pub struct TlsSettings {
     pub use_subject_as_username: bool,
     /// The oldest version spoken; `None` is 1.2.
     pub tls_version: Option<TlsVersion>,
+    /// The ciphers of TLS 1.2 to offer; empty is all.
+    pub ciphers: Vec<rustls::CipherSuite>,
+    /// The ciphers of TLS 1.3 to offer; empty is all.
+    pub ciphers_tls13: Vec<rustls::CipherSuite>,
     /// Where the certificate is configured.
     pub at: Place,
 }

@@ -61,7 +61,7 @@ impl Acceptor {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner).has_changed()
     }
 
-    /// Whether clients have to show a certificate: who is to be named by one has to.
+    /// Whether clients are asked for a certificate.
     pub(super) fn wants_certificates(settings: &TlsSettings) -> bool {
         settings.require_certificate || naming(settings).is_some()
     }
@@ -103,7 +103,15 @@ impl Files<'_> {
             Some(TlsVersion::V1_3) => &[&TLS13],
             Some(TlsVersion::V1_2) | None => &[&TLS13, &TLS12],
         };
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut provider = default_provider();
+        provider.cipher_suites.retain(|suite| {
+            let wanted = match suite.tls13() {
+                Some(_) => &settings.ciphers_tls13,
+                None => &settings.ciphers,
+            };
+            wanted.is_empty() || wanted.contains(&suite.suite())
+        });
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .map_err(|e| self.problem(format!("TLS cannot be set up: {e}")))?;
         let given = self.given()?;
@@ -219,6 +227,7 @@ impl Files<'_> {
             given,
             revoked: self.revoked()?,
             check_dates: !self.settings.disable_client_cert_date_checks,
+            mandatory: self.settings.require_certificate,
             schemes: default_provider().signature_verification_algorithms,
         })
     }

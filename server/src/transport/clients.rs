@@ -35,6 +35,8 @@ pub(super) struct Clients {
     /// Which are good no more. Empty if nobody keeps a list.
     pub(super) revoked: Vec<CertRevocationList<'static>>,
     pub(super) check_dates: bool,
+    /// Whether who shows none is turned away at once; otherwise the CONNECT is refused, which says more.
+    pub(super) mandatory: bool,
     pub(super) schemes: WebPkiSupportedAlgorithms,
     /// Names of who issues, as hints for clients that have several certificates.
     pub(super) hints: Vec<DistinguishedName>,
@@ -44,6 +46,10 @@ pub(super) struct Clients {
 const OTHER_TIMES_MAX: usize = 4;
 
 impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &self.hints
     }
