@@ -112,12 +112,11 @@ impl Tls {
                 let key =
                     PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::of(key, "key", error))?;
                 let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(TlsError::Config)?);
-                match key.keys_match() {
-                    Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                        return Err(TlsError::Config(error));
-                    }
-                    // A certificate of version 1 cannot be compared; there are servers that take it.
-                    Ok(()) | Err(_) => {}
+                // A certificate of version 1 cannot be compared; there are servers that take it.
+                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+                    key.keys_match()
+                {
+                    return Err(TlsError::Config(error));
                 }
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
             }

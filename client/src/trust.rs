@@ -82,6 +82,7 @@ impl ServerCertVerifier for Trust {
 /// Why there is no TLS with the server.
 #[derive(Debug)]
 pub(crate) struct NoTls {
+    #[cfg_attr(not(feature = "tools"), expect(dead_code, reason = "only the tools have advice"))]
     pub why: Why,
     text: String,
 }
@@ -109,6 +110,7 @@ impl NoTls {
     }
 
     /// The error in `error`, if it is one.
+    #[cfg(feature = "tools")]
     pub fn of(error: &io::Error) -> Option<&NoTls> {
         error.get_ref()?.downcast_ref()
     }
