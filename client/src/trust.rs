@@ -104,8 +104,8 @@ pub(crate) enum Why {
 
 impl NoTls {
     /// What rustls found, and in which host's certificate, as an error that says it to people.
-    pub fn error(error: rustls::Error, host: &ServerName<'_>) -> io::Error {
-        let (why, text) = explain(&error, &host.to_str());
+    pub fn error(error: &rustls::Error, host: &str) -> io::Error {
+        let (why, text) = explain(error, host);
         io::Error::new(io::ErrorKind::InvalidData, NoTls { why, text })
     }
 

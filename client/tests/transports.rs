@@ -245,6 +245,32 @@ fn showing(certificate: &CertificateDer<'static>, key: &KeyPair) -> Arc<ServerCo
     Arc::new(config)
 }
 
+#[test]
+fn a_server_that_wants_a_certificate_says_so() {
+    let broker = Broker::start();
+    let certificates = Certificates::new("wanted");
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = std::fs::read(certificates.folder.join("ca.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_client_cert_verifier(clients.build().unwrap());
+    let config = Arc::new(config.with_cert_resolver(certificates.server.cert_resolver.clone()));
+    let addr = serve(&broker, move |stream| tls_stream(&config, stream));
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        let tls = Tls { version, ..certificates.trust() };
+        let address = Address::new(Scheme::Mqtts, "localhost", addr.port());
+        match Connector::new(address, options()).unwrap().tls(&tls).unwrap().connect() {
+            Err(Error::Io(error)) => {
+                assert!(error.to_string().contains("certificate"), "{version:?} {error}");
+            }
+            other => panic!("{version:?} {other:?}"),
+        }
+    }
+}
+
 /// A proxy that lets `me` with `secret` through, to `target` only, and by the name `broker.invalid` only.
 fn socks(target: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

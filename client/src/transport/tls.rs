@@ -23,7 +23,7 @@ impl TlsStream {
         host: &ServerName<'_>,
     ) -> io::Result<TlsStream> {
         while connection.is_handshaking() {
-            connection.complete_io(&mut socket).map_err(|error| explain(error, host))?;
+            connection.complete_io(&mut socket).map_err(|error| explain(error, &host.to_str()))?;
         }
         connection.set_buffer_limit(Some(BUFFER_LIMIT));
         Ok(TlsStream { connection, socket })
@@ -39,9 +39,9 @@ impl TlsStream {
     }
 }
 
-fn explain(error: io::Error, host: &ServerName<'_>) -> io::Error {
+fn explain(error: io::Error, host: &str) -> io::Error {
     match error.downcast::<rustls::Error>() {
-        Ok(error) => NoTls::error(error, host),
+        Ok(error) => NoTls::error(&error, host),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => io::Error::new(
             ErrorKind::UnexpectedEof,
             "the server closed the connection during the TLS handshake",
@@ -66,7 +66,8 @@ impl Read for TlsStream {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
-            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            // The host is about certificates, and they have been seen.
+            processed.map_err(|error| NoTls::error(&error, ""))?;
         }
     }
 }
