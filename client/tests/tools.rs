@@ -92,6 +92,28 @@ fn messages_of_all_kinds_are_sent_and_shown() {
 }
 
 #[test]
+fn lines_may_come_slowly() {
+    let broker = Broker::start();
+    let subscriber = Subscriber::start(&broker, &["-t", "slow", "-C", "3", "-q", "1"]);
+    let args = ["-t", "slow", "-l", "-q", "1", "-d"];
+    let mut publisher = command(PUB, &broker, &args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(publisher.stdout.take().unwrap());
+    let mut stdin = publisher.stdin.take().unwrap();
+    for line in ["one", "two", "three"] {
+        writeln!(stdin, "{line}").unwrap();
+        // The answer is there before the next line is.
+        let mut packet = String::new();
+        while !packet.contains("PUBACK") {
+            packet.clear();
+            assert!(shown.read_line(&mut packet).unwrap() > 0, "it ended before {line} was acknowledged");
+        }
+    }
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    assert_eq!(text(&subscriber.end().0), "one\ntwo\nthree\n");
+}
+
+#[test]
 fn formats_show_all_there_is() {
     let broker = Broker::start();
     for (format, wanted) in [
