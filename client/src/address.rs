@@ -91,7 +91,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Address, AddressError> {
         let Some((scheme, rest)) = text.split_once("://") else {
-            let (host, port) = host_and_port(text, Scheme::Mqtt)?;
+            let (host, port) = host_and_port(text, Scheme::Mqtt.default_port())?;
             return Ok(Address::new(Scheme::Mqtt, host, port));
         };
         let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -112,26 +112,72 @@ impl FromStr for Address {
             Some((authority, topic)) => (authority, Some(topic)),
             None => (rest, None),
         };
-        let (user, host) = match authority.rsplit_once('@') {
-            Some((user, host)) => (Some(user), host),
-            None => (None, authority),
-        };
-        let (host, port) = host_and_port(host, scheme)?;
+        let (credentials, host) = credentials_and_host(authority)?;
+        let (host, port) = host_and_port(host, scheme.default_port())?;
         let mut address = Address::new(scheme, host, port);
         address.topic = topic.filter(|topic| !topic.is_empty()).map(String::from);
-        if let Some(user) = user {
-            let (name, password) = match user.split_once(':') {
-                Some((name, password)) => (name, Some(password)),
-                None => (user, None),
-            };
-            address.username = Some(decode(name)?);
-            address.password = password.map(decode).transpose()?;
-        }
+        (address.username, address.password) = credentials;
         Ok(address)
     }
 }
 
-fn host_and_port(text: &str, scheme: Scheme) -> Result<(&str, u16), AddressError> {
+/// A SOCKS 5 proxy to connect through. It looks the server's name up.
+///
+/// It is read from `socks5h://[user[:password]@]host[:port]`; the port is 1080 if nothing else is said. Percent
+/// escapes in user and password are decoded.
+///
+/// ```
+/// use hikyaku_client::Proxy;
+///
+/// let proxy: Proxy = "socks5h://me:secret@proxy.example".parse()?;
+/// assert_eq!((proxy.host.as_str(), proxy.port), ("proxy.example", 1080));
+/// # Ok::<(), hikyaku_client::AddressError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// A host name or IP address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The user name, if the proxy wants one: up to 255 bytes.
+    pub username: Option<String>,
+    /// The password: up to 255 bytes.
+    pub password: Option<String>,
+}
+
+impl FromStr for Proxy {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Proxy, AddressError> {
+        let authority = text.strip_prefix("socks5h://").ok_or(AddressError::ProxyScheme)?;
+        let (credentials, host) = credentials_and_host(authority)?;
+        let (host, port) = host_and_port(host, PROXY_PORT)?;
+        let (username, password) = credentials;
+        Ok(Proxy { host: String::from(host), port, username, password })
+    }
+}
+
+impl fmt::Debug for Proxy {
+    /// Leaves the password out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({}:{})", self.host, self.port)
+    }
+}
+
+const PROXY_PORT: u16 = 1080;
+
+type Credentials = (Option<String>, Option<String>);
+
+fn credentials_and_host(authority: &str) -> Result<(Credentials, &str), AddressError> {
+    let Some((user, host)) = authority.rsplit_once('@') else { return Ok(((None, None), authority)) };
+    let (name, password) = match user.split_once(':') {
+        Some((name, password)) => (name, Some(password)),
+        None => (user, None),
+    };
+    Ok(((Some(decode(name)?), password.map(decode).transpose()?), host))
+}
+
+fn host_and_port(text: &str, default: u16) -> Result<(&str, u16), AddressError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or(AddressError::NoHost)?;
@@ -151,7 +197,7 @@ fn host_and_port(text: &str, scheme: Scheme) -> Result<(&str, u16), AddressError
         return Err(AddressError::NoHost);
     }
     let port = match port {
-        None => scheme.default_port(),
+        None => default,
         Some(port) => port.parse().ok().filter(|port| *port != 0).ok_or(AddressError::Port)?,
     };
     Ok((host, port))
@@ -223,6 +269,8 @@ impl fmt::Debug for Address {
 pub enum AddressError {
     /// The scheme is none of `mqtt`, `mqtts`, `ws`, `wss` and `unix`.
     Scheme,
+    /// A proxy's scheme is not `socks5h`.
+    ProxyScheme,
     /// There is no host, or no path for `unix`.
     NoHost,
     /// The port is not a number from 1 to 65535.
@@ -235,6 +283,7 @@ impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             AddressError::Scheme => "the scheme is none of mqtt, mqtts, ws, wss and unix",
+            AddressError::ProxyScheme => "the scheme of a proxy is socks5h",
             AddressError::NoHost => "the host is missing",
             AddressError::Port => "the port is not a number from 1 to 65535",
             AddressError::Escape => "the percent escapes of user or password are not UTF-8",
@@ -253,6 +302,21 @@ impl From<Infallible> for AddressError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_are_read() {
+        let proxy: Proxy = "socks5h://us%40er:p%3a@[::1]:99".parse().unwrap();
+        assert_eq!((proxy.host.as_str(), proxy.port), ("::1", 99));
+        assert_eq!((proxy.username.as_deref(), proxy.password.as_deref()), (Some("us@er"), Some("p:")));
+        assert!(!format!("{proxy:?}").contains("p:"));
+        for (text, error) in [
+            ("socks4://x", AddressError::ProxyScheme),
+            ("socks5h://", AddressError::NoHost),
+            ("socks5h://x:0", AddressError::Port),
+        ] {
+            assert_eq!(text.parse::<Proxy>(), Err(error), "{text}");
+        }
+    }
 
     #[test]
     fn urls_are_read() {

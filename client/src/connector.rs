@@ -4,7 +4,7 @@ use crate::authentication::Method;
 use crate::driver::Driver;
 use crate::state::Status;
 use crate::transport::Route;
-use crate::{Address, Behavior, Client, Error, Options, Properties, SubscribeOptions, Subscription};
+use crate::{Address, Behavior, Client, Error, Options, Properties, Proxy, SubscribeOptions, Subscription};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -45,6 +45,7 @@ impl Connector {
         let route = Route {
             address,
             bind: None,
+            proxy: None,
             websocket_path: String::from("/mqtt"),
             #[cfg(feature = "tls")]
             tls: None,
@@ -62,6 +63,12 @@ impl Connector {
     /// Comes from this address of the machine. Addresses of the server of the other family are passed over.
     pub fn bind(mut self, address: IpAddr) -> Connector {
         self.route.bind = Some(address);
+        self
+    }
+
+    /// Goes through a proxy. It matters to no Unix socket.
+    pub fn proxy(mut self, proxy: Proxy) -> Connector {
+        self.route.proxy = Some(proxy);
         self
     }
 

@@ -18,7 +18,7 @@ impl Delivery {
     }
 
     /// Waits until the server has the message: success, or `NoMatchingSubscribers`. At QoS 0 it returns at once.
-    /// After [`Error::Timeout`] one may wait again.
+    /// After [`Error::Timeout`] one may wait again; an answer comes out once.
     pub fn wait(&self, timeout: Duration) -> Result<ReasonCode, Error> {
         let Some(answer) = &self.answer else { return Ok(ReasonCode::Success) };
         Ok(result(answer.recv_timeout(timeout).map_err(of_wait)?)?.0)

@@ -211,10 +211,15 @@ impl Driver {
         let done = state.client.wants_close() && (written || state.close_is_due(now));
         let never_up = !state.client.is_connected() && !state.client.wants_close();
         let stopped = state.stopping && (state.abrupt || never_up);
-        if let Err(error) = &result {
+        let failed = result.is_err();
+        if let Err(error) = result {
             debug!("The transport failed: {error}.");
+            // With TLS 1.3 a server that does not take our certificate says so when we think that we are in.
+            if matches!(state.status, Status::Starting) && error.kind() == ErrorKind::InvalidData {
+                state.finish(Error::Io(error));
+            }
         }
-        if result.is_err() || done || stopped {
+        if failed || done || stopped {
             self.close(state);
             return None;
         }

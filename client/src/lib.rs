@@ -41,8 +41,10 @@ mod tls;
 #[doc(hidden)]
 pub mod tool;
 mod transport;
+#[cfg(feature = "tls")]
+mod trust;
 
-pub use address::{Address, AddressError, Scheme};
+pub use address::{Address, AddressError, Proxy, Scheme};
 pub use connector::Connector;
 pub use delivery::Delivery;
 pub use error::Error;

@@ -1,15 +1,13 @@
 //! What TLS trusts and shows.
 
+use crate::trust::Trust;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring::default_provider;
+use rustls::crypto::ring::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, KeyLog, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, InconsistentKeys, KeyLog, RootCertStore, SupportedProtocolVersion};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -63,7 +61,7 @@ pub enum Verify {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// A PEM file of certificates to trust.
+    /// A PEM file of certificates to trust: of those who issue servers' certificates, or of servers themselves.
     pub ca_file: Option<PathBuf>,
     /// A folder of such files; what is no certificate in it is passed over.
     pub ca_path: Option<PathBuf>,
@@ -94,29 +92,33 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .map_err(TlsError::Config)?;
-        let inner = match self.verify {
-            Verify::Nothing => None,
+        let (issuers, given) = match self.verify {
+            Verify::Nothing => (None, Vec::new()),
             Verify::Full | Verify::AnyName => {
-                let roots = Arc::new(self.roots()?);
-                let verifier =
-                    WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-                        .build()
-                        .map_err(|_| TlsError::NoCertificate(PathBuf::from("the system's certificates")))?;
-                Some(verifier)
+                let (roots, given) = self.roots()?;
+                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|_| TlsError::NoCertificate(PathBuf::from("the system's certificates")))?;
+                (Some(verifier), given)
             }
         };
         let schemes = provider.signature_verification_algorithms;
-        let verifier = match inner {
-            Some(inner) if self.verify == Verify::Full => inner as Arc<dyn ServerCertVerifier>,
-            inner => Arc::new(Lenient { inner, schemes }),
-        };
+        let check_name = self.verify == Verify::Full;
+        let verifier = Arc::new(Trust { issuers, given, check_name, schemes });
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert)?;
                 let key =
                     PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::of(key, "key", error))?;
-                builder.with_client_auth_cert(chain, key).map_err(TlsError::Config)?
+                let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(TlsError::Config)?);
+                // A certificate of version 1 cannot be compared; there are servers that take it.
+                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
+                    key.keys_match()
+                {
+                    return Err(TlsError::Config(error));
+                }
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
             }
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(TlsError::HalfIdentity),
@@ -130,20 +132,23 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    /// Whose certificates are trusted, and which of them we were given, not the system.
+    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
         let mut roots = RootCertStore::empty();
+        let mut given = Vec::new();
         if let Some(file) = &self.ca_file {
             for certificate in certificates(file)? {
-                roots.add(certificate).map_err(TlsError::Config)?;
+                roots.add(certificate.clone()).map_err(TlsError::Config)?;
+                given.push(certificate);
             }
         }
         if let Some(path) = &self.ca_path {
-            add_folder(&mut roots, path)?;
+            given.extend(add_folder(&mut roots, path)?);
         }
         if self.system || self.ca_file.is_none() && self.ca_path.is_none() {
             add_system(&mut roots);
         }
-        Ok(roots)
+        Ok((roots, given))
     }
 }
 
@@ -156,16 +161,18 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn add_folder(roots: &mut RootCertStore, path: &Path) -> Result<(), TlsError> {
+fn add_folder(roots: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error| TlsError::Read(path.to_path_buf(), error);
+    let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)?.flatten() {
         // Keys and the like lie in such folders too.
-        roots.add_parsable_certificates(certificates(&entry.path()).unwrap_or_default());
+        found.extend(certificates(&entry.path()).unwrap_or_default());
     }
+    roots.add_parsable_certificates(found.iter().cloned());
     if roots.is_empty() {
         return Err(TlsError::NoCertificate(path.to_path_buf()));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// As OpenSSL does, the environment says where else to look.
@@ -196,56 +203,6 @@ impl KeyLog for Keys {
         if let Err(error) = (&self.0).write_all(line.as_bytes()) {
             log::warn!("Cannot write TLS keys: {error}.");
         }
-    }
-}
-
-/// A check that lets wrong names, or everything, pass.
-#[derive(Debug)]
-struct Lenient {
-    /// What checks the issuer; `None` lets all pass.
-    inner: Option<Arc<WebPkiServerVerifier>>,
-    schemes: rustls::crypto::WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Lenient {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(inner) = &self.inner else { return Ok(ServerCertVerified::assertion()) };
-        // The name is looked at after everything else.
-        match inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            result => result,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.schemes)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.schemes)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes.supported_schemes()
     }
 }
 

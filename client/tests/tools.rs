@@ -92,6 +92,28 @@ fn messages_of_all_kinds_are_sent_and_shown() {
 }
 
 #[test]
+fn lines_may_come_slowly() {
+    let broker = Broker::start();
+    let subscriber = Subscriber::start(&broker, &["-t", "slow", "-C", "3", "-q", "1"]);
+    let args = ["-t", "slow", "-l", "-q", "1", "-d"];
+    let mut publisher = command(PUB, &broker, &args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(publisher.stdout.take().unwrap());
+    let mut stdin = publisher.stdin.take().unwrap();
+    for line in ["one", "two", "three"] {
+        writeln!(stdin, "{line}").unwrap();
+        // The answer is there before the next line is.
+        let mut packet = String::new();
+        while !packet.contains("PUBACK") {
+            packet.clear();
+            assert!(shown.read_line(&mut packet).unwrap() > 0, "it ended before {line} was acknowledged");
+        }
+    }
+    drop(stdin);
+    assert!(publisher.wait().unwrap().success());
+    assert_eq!(text(&subscriber.end().0), "one\ntwo\nthree\n");
+}
+
+#[test]
 fn formats_show_all_there_is() {
     let broker = Broker::start();
     for (format, wanted) in [
@@ -252,6 +274,12 @@ fn mistakes_are_told_with_exit_code_1() {
             "Error: Problem setting TLS options: File not found.\n",
         ),
         (PUB, &["-t", "a", "-m", "x", "-p", "1"], "Error: Connection refused\n"),
+        (
+            PUB,
+            &["-t", "a", "-m", "x", "--proxy", "http://h"],
+            "Error: Unsupported proxy protocol: http://h\n",
+        ),
+        (PUB, &["-t", "a", "-m", "x", "--proxy", "socks5h://127.0.0.1:1"], "Error: Connection refused\n"),
         (SUB, &["-t", "x", "-F", "%Z"], "Error: Invalid format specifier 'Z'.\n"),
         (RR, &["-t", "x", "-m", "y"], "Error: All of topic, message, and response topic must be supplied.\n"),
     ] {
@@ -259,6 +287,12 @@ fn mistakes_are_told_with_exit_code_1() {
         assert!(text(&output.stderr).starts_with(wanted), "{output:?}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
     }
+    // A link with the name of the program it takes the place of says that name.
+    let link = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("mosquitto_sub");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(SUB, &link).unwrap();
+    let output = run(link.to_str().unwrap(), &broker, &[]);
+    assert!(text(&output.stderr).ends_with("Use 'mosquitto_sub --help' to see usage.\n"), "{output:?}");
     let output = run(SUB, &broker, &["--help"]);
     assert!(text(&output.stdout).contains("--remove-retained") && output.status.code() == Some(1));
 }

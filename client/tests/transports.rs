@@ -3,10 +3,13 @@
 mod broker;
 
 use broker::{Broker, SECONDS_10};
-use hikyaku_client::{Address, Connector, Error, Options, QoS, Scheme, Tls, TlsVersion, Verify, Version};
+use hikyaku_client::{
+    Address, Connector, Error, Options, Proxy, QoS, Scheme, Tls, TlsVersion, Verify, Version,
+};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -213,10 +216,10 @@ fn certificates_are_checked_as_far_as_asked() {
     let folder = Tls { ca_path: Some(certificates.folder.clone()), ..Tls::default() };
     assert!(connect("localhost", &folder).is_ok());
     for (host, tls, wanted) in [
-        ("127.0.0.1", with(Verify::Full, trusted()), "not valid for name"),
-        ("localhost", with(Verify::Full, others.trust()), "invalid peer certificate"),
-        ("localhost", with(Verify::AnyName, others.trust()), "invalid peer certificate"),
-        ("localhost", Tls::default(), "invalid peer certificate"),
+        ("127.0.0.1", with(Verify::Full, trusted()), "is for localhost, not for 127.0.0.1"),
+        ("localhost", with(Verify::Full, others.trust()), "is not known here"),
+        ("localhost", with(Verify::AnyName, others.trust()), "is not known here"),
+        ("localhost", Tls::default(), "is not known here"),
     ] {
         match connect(host, &tls) {
             Err(Error::Io(error)) => assert!(error.to_string().contains(wanted), "{error}"),
@@ -226,4 +229,179 @@ fn certificates_are_checked_as_far_as_asked() {
     let missing = Tls { ca_file: Some("no/such/file".into()), ..Tls::default() };
     let error = connect("localhost", &missing).unwrap_err().to_string();
     assert!(error.starts_with("cannot read no/such/file: "), "{error}");
+}
+
+/// A server that shows one certificate, whatever its key.
+fn showing(certificate: &CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+    let key = CertifiedKey::new(vec![certificate.clone()], key);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    Arc::new(config)
+}
+
+#[test]
+fn a_server_that_wants_a_certificate_says_so() {
+    let broker = Broker::start();
+    let certificates = Certificates::new("wanted");
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = std::fs::read(certificates.folder.join("ca.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_client_cert_verifier(clients.build().unwrap());
+    let config = Arc::new(config.with_cert_resolver(certificates.server.cert_resolver.clone()));
+    let addr = serve(&broker, move |stream| tls_stream(&config, stream));
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        let tls = Tls { version, ..certificates.trust() };
+        let address = Address::new(Scheme::Mqtts, "localhost", addr.port());
+        match Connector::new(address, options()).unwrap().tls(&tls).unwrap().connect() {
+            Err(Error::Io(error)) => {
+                assert!(error.to_string().contains("certificate"), "{version:?} {error}");
+            }
+            other => panic!("{version:?} {other:?}"),
+        }
+    }
+}
+
+/// A proxy that lets `me` with `secret` through, to `target` only, and by the name `broker.invalid` only.
+fn socks(target: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let read = |stream: &mut TcpStream, expected: &[u8]| {
+        let mut got = vec![0; expected.len()];
+        stream.read_exact(&mut got).is_ok_and(|()| got == expected)
+    };
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            assert!(read(&mut stream, b"\x05\x02\x00\x02"));
+            stream.write_all(b"\x05\x02").unwrap();
+            if !read(&mut stream, b"\x01\x02me\x06secret") {
+                stream.write_all(b"\x01\x01").unwrap();
+                continue;
+            }
+            stream.write_all(b"\x01\x00").unwrap();
+            let request = [b"\x05\x01\x00\x03\x0Ebroker.invalid", &1883u16.to_be_bytes()[..]].concat();
+            assert!(read(&mut stream, &request));
+            stream.write_all(b"\x05\x00\x00\x01\x7F\x00\x00\x01\x00\x01").unwrap();
+            stream.set_read_timeout(Some(STEP)).unwrap();
+            std::thread::spawn(move || relay(stream, target));
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_proxy_finds_the_server() {
+    let broker = Broker::start();
+    let addr = socks(broker.addr);
+    let through = |user: &str| {
+        let proxy: Proxy = format!("socks5h://{user}@{addr}").parse().unwrap();
+        Connector::new("mqtt://broker.invalid", options()).unwrap().proxy(proxy)
+    };
+    round_trip(through("me:secret"));
+    match through("me:secreT").connect() {
+        Err(Error::Io(error)) => assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_of_version_1_is_named_as_the_reason() {
+    let broker = Broker::start();
+    let certificates = Certificates::new("version-1");
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![String::from("localhost")]).unwrap();
+    let made = params.self_signed(&key).unwrap();
+    // [0] INTEGER 2 says version 3; 0 is version 1. The signature is wrong, but nobody gets that far.
+    let mut der = made.der().to_vec();
+    let at = der.windows(5).position(|bytes| bytes == [0xA0, 3, 2, 1, 2]).unwrap();
+    der[at + 4] = 0;
+    let config = showing(&CertificateDer::from(der), &key);
+    let addr = serve(&broker, move |stream| tls_stream(&config, stream));
+    let address = Address::new(Scheme::Mqtts, "localhost", addr.port());
+    let connector = Connector::new(address, options()).unwrap().tls(&certificates.trust()).unwrap();
+    match connector.connect() {
+        Err(Error::Io(error)) => assert!(error.to_string().contains("X.509 version 1"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_certificate_that_was_given_is_trusted_as_it_stands() {
+    let broker = Broker::start();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("given");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let made = |name: &str, change: fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(vec![String::from("localhost")]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let made = params.self_signed(&key).unwrap();
+        std::fs::write(folder.join(name), made.pem()).unwrap();
+        CertificateDer::from(made.der().to_vec())
+    };
+    let authority = made("authority", |_| {});
+    let plain = made("plain", |params| params.is_ca = IsCa::NoCa);
+    let expired = made("expired", |params| params.not_after = rcgen::date_time_ymd(2020, 2, 29));
+    let early = made("early", |params| params.not_before = rcgen::date_time_ymd(3000, 1, 1));
+    let nameless = made("nameless", |params| params.subject_alt_names.clear());
+    // Signed by somebody whom nobody knows.
+    let issuer = {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let issued = CertificateParams::new(vec![String::from("localhost")]).unwrap();
+    let issued = issued.signed_by(&key, &issuer).unwrap();
+    std::fs::write(folder.join("issued"), issued.pem()).unwrap();
+    let issued = CertificateDer::from(issued.der().to_vec());
+
+    let expired_text = "was valid until 2020-02-29; the clock here says 2";
+    for (shown, key, given, host, verify, wanted) in [
+        (&authority, &key, "authority", "localhost", Verify::Full, Ok(())),
+        (&plain, &key, "plain", "localhost", Verify::Full, Ok(())),
+        (&issued, &key, "issued", "localhost", Verify::Full, Ok(())),
+        (&authority, &key, "authority", "127.0.0.1", Verify::AnyName, Ok(())),
+        (&nameless, &key, "nameless", "localhost", Verify::AnyName, Ok(())),
+        (
+            &authority,
+            &key,
+            "authority",
+            "127.0.0.1",
+            Verify::Full,
+            Err("is for localhost, not for 127.0.0.1"),
+        ),
+        (&issued, &key, "issued", "127.0.0.1", Verify::Full, Err("is for localhost, not for 127.0.0.1")),
+        (&nameless, &key, "nameless", "localhost", Verify::Full, Err("names no host")),
+        (&authority, &key, "plain", "localhost", Verify::Full, Err("shows an authority's certificate")),
+        (&issued, &key, "plain", "localhost", Verify::Full, Err("who issued the server's certificate")),
+        (&expired, &key, "expired", "localhost", Verify::Full, Err(expired_text)),
+        (&expired, &key, "expired", "localhost", Verify::AnyName, Err(expired_text)),
+        (&early, &key, "early", "localhost", Verify::AnyName, Err("is valid from 3000-01-01 on")),
+        // Whoever knows the certificate does not have its key.
+        (&authority, &other_key, "authority", "localhost", Verify::AnyName, Err("")),
+    ] {
+        let config = showing(shown, key);
+        let addr = serve(&broker, move |stream| tls_stream(&config, stream));
+        for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+            let tls = Tls { ca_file: Some(folder.join(given)), verify, version, ..Tls::default() };
+            let address = Address::new(Scheme::Mqtts, host, addr.port());
+            let connected = Connector::new(address, options()).unwrap().tls(&tls).unwrap().connect();
+            match (connected, wanted) {
+                (Ok(_), Ok(())) => {}
+                (Err(Error::Io(error)), Err(text)) => {
+                    assert!(error.to_string().contains(text), "{given} {error}");
+                }
+                (other, _) => panic!("{given} as {host}: {other:?}"),
+            }
+        }
+    }
 }

@@ -125,7 +125,7 @@ impl Log for Logger {
             _ => "",
         };
         let time = state.time();
-        let message = record.args().to_string();
+        let message = shorten(record.args().to_string());
         // A message of several lines, of a panic or of advice, is several lines of the log, none without its time.
         let texts: Vec<String> = message.lines().map(|line| format!("{kind}{line}")).collect();
         let lines: String = texts.iter().map(|text| format!("{time}{text}\n")).collect();
@@ -135,6 +135,18 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// What is longer is cut: a client identifier may have 64 KiB, and whoever reads the log may be slow.
+const LINE_BYTES_MAX: usize = 2000;
+
+fn shorten(mut text: String) -> String {
+    if text.len() > LINE_BYTES_MAX {
+        let fits = (0..=LINE_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(fits.unwrap_or(0));
+        text.push('…');
+    }
+    text
 }
 
 impl State {
@@ -192,5 +204,19 @@ impl Sink {
                 texts.iter().try_for_each(|text| socket.send(format!("{head}{text}").as_bytes()).map(|_| ()))
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_cut() {
+        assert_eq!(shorten("short".into()), "short");
+        let fits = "x".repeat(LINE_BYTES_MAX);
+        assert_eq!(shorten(fits.clone()), fits);
+        assert_eq!(shorten(fits + "y"), "x".repeat(LINE_BYTES_MAX) + "…");
+        assert_eq!(shorten("ü".repeat(65_000) + "y").chars().count(), LINE_BYTES_MAX / 2 + 1);
     }
 }

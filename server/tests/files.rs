@@ -121,7 +121,9 @@ fn changed_passwords_and_rights_need_no_signal() {
     broker.await_line(
         "Files of passwords or rights have changed and cannot be used. What was read before stays.",
     );
-    assert!(broker.logged.contains(&format!("Error: {users}:1:5: the password of 'ann' is not hashed")));
+    assert!(broker.logged.contains(&format!(
+        "Error: {users}:1:5: Unable to decode line in password file: the password of 'ann' is not hashed"
+    )));
     goes.ping();
     assert_eq!(enter(broker.address, "bob", "b").0, 0);
     // Two changes of another file later it has been said once still.

@@ -9,10 +9,12 @@ use hikyaku_proto::broker::Config;
 use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use peer::{Peer, connect, publish, subscribe};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, SigningKey,
 };
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, KeyUsagePurpose, RevokedCertParams, SerialNumber};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
@@ -74,6 +76,29 @@ impl Files {
         });
     }
 
+    /// Makes NAME.crt one of version 1: without extensions, signed by `issuer`.
+    fn make_version_1(&self, name: &str, issuer: &KeyPair) {
+        let der = CertificateDer::from_pem_file(self.path(&format!("{name}.crt"))).unwrap();
+        let content = |der: &[u8]| der[header(der)..].to_vec();
+        // The version stands before the other fields, the extensions behind them.
+        let (mut rest, mut fields) = (&content(&content(&der))[5..].to_vec()[..], Vec::new());
+        for _ in 0..6 {
+            let (field, behind) = rest.split_at(whole(rest));
+            fields.extend(field);
+            rest = behind;
+        }
+        let algorithm = {
+            let content = content(&der);
+            let behind = &content[whole(&content)..];
+            behind[..whole(behind)].to_vec()
+        };
+        let signed = tagged(0x30, &fields);
+        let signature = tagged(3, &[&[0][..], &issuer.sign(&signed).unwrap()].concat());
+        let der = tagged(0x30, &[signed, algorithm, signature].concat());
+        let file = fs::File::create(self.path(&format!("{name}.crt"))).unwrap();
+        write_pem(file, "CERTIFICATE", &der);
+    }
+
     fn revoke(&self, serial: u64) {
         let day = Duration::from_secs(24 * 3600);
         let now = std::time::SystemTime::now();
@@ -102,9 +127,12 @@ impl Files {
             capath: None,
             crlfile: None,
             require_certificate: false,
+            disable_client_cert_date_checks: false,
             use_identity_as_username: false,
             use_subject_as_username: false,
             tls_version: None,
+            ciphers: Vec::new(),
+            ciphers_tls13: Vec::new(),
             at: Place { file: Path::new("test.conf").into(), line: 7, column: 1 },
         }
     }
@@ -125,10 +153,41 @@ impl Files {
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions);
         let builder = builder.unwrap().with_root_certificates(roots);
         let Some(name) = name else { return builder.with_no_client_auth() };
-        let certificate = CertificateDer::from_pem_file(self.path(&format!("{name}.crt"))).unwrap();
+        let chain = CertificateDer::pem_file_iter(self.path(&format!("{name}.crt"))).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.path(&format!("{name}.key"))).unwrap();
-        builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+        // Not compared with the certificate, which may be one that rustls cannot read.
+        let key = CertifiedKey::new(chain.map(Result::unwrap).collect(), key);
+        builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
     }
+}
+
+/// How long a DER value's tag and length are.
+fn header(der: &[u8]) -> usize {
+    if der[1] < 0x80 { 2 } else { 2 + usize::from(der[1] & 0x7F) }
+}
+
+/// How long a DER value is.
+fn whole(der: &[u8]) -> usize {
+    let length = if der[1] < 0x80 { &der[1..2] } else { &der[2..header(der)] };
+    header(der) + length.iter().fold(0, |n, &byte| n << 8 | usize::from(byte))
+}
+
+/// A DER value.
+fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len() as u16;
+    let mut der = vec![tag];
+    match length {
+        0..0x80 => der.push(length as u8),
+        _ => der.extend([[0x82].as_slice(), &length.to_be_bytes()].concat()),
+    }
+    der.extend(content);
+    der
+}
+
+fn write_pem(mut file: fs::File, label: &str, der: &[u8]) {
+    use base64ct::{Base64, Encoding};
+    writeln!(file, "-----BEGIN {label}-----\n{}\n-----END {label}-----", Base64::encode_string(der)).unwrap();
 }
 
 impl Drop for Files {
@@ -317,6 +376,124 @@ fn a_client_certificate_lets_in_and_its_lack_keeps_out() {
 }
 
 #[test]
+fn a_client_certificate_may_be_of_version_1() {
+    let (files, stranger) = (Files::new(), Files::new());
+    for (name, serial) in [("alice", 1), ("mallory", 2), ("changed", 3), ("middle", 4)] {
+        files.sign_client(name, serial);
+        files.make_version_1(name, files.ca.key());
+    }
+    files.revoke(2);
+    files.sign_client("strange", 5);
+    files.make_version_1("strange", stranger.ca.key());
+    // The organization is written in it.
+    let changed = fs::read(files.path("changed.crt")).unwrap();
+    let mut der = CertificateDer::from_pem_slice(&changed).unwrap().to_vec();
+    let at = der.windows(4).rposition(|w| w == b"Test").unwrap();
+    der[at] = b'B';
+    write_pem(fs::File::create(files.path("changed.crt")).unwrap(), "CERTIFICATE", &der);
+    // What a certificate of version 1 has signed.
+    let key = KeyPair::from_pem(&fs::read_to_string(files.path("middle.key")).unwrap()).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "middle");
+    params.distinguished_name.push(DnType::OrganizationName, "Test");
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let below = CertificateParams::new(vec!["below".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let middle = fs::read_to_string(files.path("middle.crt")).unwrap();
+    files.write("below.crt", [below.pem(), middle].concat().as_bytes());
+    files.write("below.key", key.serialize_pem().as_bytes());
+
+    let without_list = start(1, files.settings_with_clients());
+    let crlfile = Some(files.path("ca.crl"));
+    let with_list = start(1, TlsSettings { crlfile, ..files.settings_with_clients() });
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let client = |name| Arc::new(files.client_of(&[version], Some(name)));
+        connected(without_list.1, &client("alice"), "alice");
+        connected(without_list.1, &client("mallory"), "mallory");
+        connected(with_list.1, &client("alice"), "alice");
+        assert!(try_connect(with_list.1, &client("mallory"), "mallory").is_err(), "she is on the list");
+        for name in ["changed", "strange", "below"] {
+            assert!(try_connect(without_list.1, &client(name), name).is_err(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_that_was_given_is_taken_as_it_is() {
+    let files = Files::new();
+    for (name, until) in [("own", 4000), ("old", 2001), ("unknown", 4000)] {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap().pem();
+        files.write(&format!("{name}.crt"), made.as_bytes());
+        files.write(&format!("{name}.key"), key.serialize_pem().as_bytes());
+    }
+    let read = |name| fs::read_to_string(files.path(name)).unwrap();
+    files.write("all.crt", [read("ca.crt"), read("own.crt"), read("old.crt")].concat().as_bytes());
+    let settings = TlsSettings { cafile: Some(files.path("all.crt")), ..files.settings_with_clients() };
+    let (_server, address) = start(1, settings);
+    let client = |name| Arc::new(files.client(Some(name)));
+    connected(address, &client("own"), "own");
+    assert!(try_connect(address, &client("old"), "old").is_err());
+    assert!(try_connect(address, &client("unknown"), "unknown").is_err());
+}
+
+#[test]
+fn dates_of_client_certificates_may_be_left_unchecked() {
+    let files = Files::new();
+    let sign = |name, serial: u64, from, until| {
+        files.sign(name, ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        });
+    };
+    sign("old", 1, 2000, 2001);
+    sign("new", 2, 3000, 3001);
+    sign("revoked", 3, 2000, 2001);
+    files.revoke(3);
+    let checked = files.settings_with_clients();
+    let crlfile = Some(files.path("ca.crl"));
+    let unchecked = TlsSettings { disable_client_cert_date_checks: true, crlfile, ..checked.clone() };
+    let (checked, unchecked) = (start(1, checked), start(1, unchecked));
+    let client = |name| Arc::new(files.client(Some(name)));
+    for name in ["old", "revoked"] {
+        assert!(try_connect(checked.1, &client(name), name).is_err());
+    }
+    connected(unchecked.1, &client("old"), "old");
+    assert!(try_connect(unchecked.1, &client("revoked"), "revoked").is_err());
+    // Before its time, and the list of the revoked ones is too old by then.
+    assert!(try_connect(checked.1, &client("new"), "new").is_err());
+}
+
+#[test]
+fn the_chain_is_completed_from_cafile() {
+    let files = Files::new();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Between");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let between = params.signed_by(&key, &files.ca).unwrap();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+    files.write("leaf.crt", leaf.pem().as_bytes());
+    files.write("leaf.key", key.serialize_pem().as_bytes());
+    files.write("both.crt", [files.ca.pem(), between.pem()].concat().as_bytes());
+    let alone =
+        TlsSettings { certfile: files.path("leaf.crt"), keyfile: files.path("leaf.key"), ..files.settings() };
+    let completed = TlsSettings { cafile: Some(files.path("both.crt")), ..alone.clone() };
+    let (alone, completed) = (start(1, alone), start(1, completed));
+    let client = Arc::new(files.client(None));
+    connected(completed.1, &client, "c");
+    assert!(try_connect(alone.1, &client, "c").is_err());
+}
+
+#[test]
 fn a_certificate_names_the_user() {
     let files = Files::new();
     files.sign_client("alice", 1);
@@ -356,6 +533,29 @@ fn a_certificate_names_the_user() {
 }
 
 #[test]
+fn who_shows_no_name_is_refused_in_words() {
+    let files = Files::new();
+    files.sign_client("alice", 1);
+    let tls = TlsSettings {
+        use_identity_as_username: true,
+        require_certificate: false,
+        ..files.settings_with_clients()
+    };
+    let listener = hikyaku_proto::broker::Listener { identity_required: true, ..Default::default() };
+    let config = Config { listeners: vec![listener], ..Config::default() };
+    let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+    let listeners = vec![ListenerSettings { endpoint, tls: Some(tls), ..Default::default() }];
+    let server = Server::start(Options { listeners, workers: 1, config, ..Options::default() }).unwrap();
+    let address = server.local_addrs()[0];
+    connected(address, &Arc::new(files.client(Some("alice"))), "alice");
+    let mut nobody = open(address, &Arc::new(files.client(None)));
+    nobody.write_all(&connect("nobody")).unwrap();
+    let mut answer = [0; 4];
+    nobody.read_exact(&mut answer).unwrap();
+    assert!(answer.starts_with(&[0x20, 2, 0]) && answer[3] != 0, "{answer:02x?}");
+}
+
+#[test]
 fn a_session_is_resumed_by_any_worker() {
     let files = Files::new();
     files.sign_client("alice", 1);
@@ -381,6 +581,27 @@ fn an_older_version_is_refused() {
     connected(address, &Arc::new(files.client(None)), "new");
     let old = files.client_of(&[&rustls::version::TLS12], None);
     assert!(try_connect(address, &Arc::new(old), "old").is_err());
+}
+
+#[test]
+fn ciphers_are_those_of_the_list() {
+    use rustls::CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS13_AES_128_GCM_SHA256,
+    };
+    let files = Files::new();
+    let settings = TlsSettings {
+        ciphers: vec![TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256],
+        ciphers_tls13: vec![TLS13_AES_128_GCM_SHA256],
+        ..files.settings()
+    };
+    let (_server, address) = start(1, settings);
+    let newer = Arc::new(files.client_of(&[&rustls::version::TLS13], None));
+    let suite = connected(address, &newer, "newer").conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, TLS13_AES_128_GCM_SHA256);
+    let older = Arc::new(files.client_of(&[&rustls::version::TLS12], None));
+    let suite = connected(address, &older, "older").conn.negotiated_cipher_suite().unwrap().suite();
+    assert_eq!(suite, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
 }
 
 #[test]

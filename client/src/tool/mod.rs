@@ -17,6 +17,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Which program this is.
@@ -65,6 +66,11 @@ impl Failure {
         Failure::Usage(format!("Error: {text}"))
     }
 
+    /// Something is wrong with an argument; mosquitto's programs have an empty line more behind it.
+    fn argument(text: impl fmt::Display) -> Failure {
+        Failure::Usage(format!("Error: {text}\n"))
+    }
+
     fn run(code: u8, text: impl fmt::Display) -> Failure {
         Failure::Run { code, text: text.to_string() }
     }
@@ -85,7 +91,7 @@ pub fn main(tool: Tool) -> ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(Failure::Usage(text)) => {
-            say(&format!("{text}\n\nUse '{} --help' to see usage.", tool.name()));
+            say(&format!("{text}\n\nUse '{} --help' to see usage.", called(tool)));
             1
         }
         Err(Failure::Run { code, text }) => {
@@ -98,6 +104,15 @@ pub fn main(tool: Tool) -> ExitCode {
     };
     let _ = io::stdout().flush();
     ExitCode::from(code)
+}
+
+/// The name to call this program by again: a link may have the name of mosquitto's.
+fn called(tool: Tool) -> &'static str {
+    let name = env::args_os().next().map(PathBuf::from);
+    match name.as_deref().and_then(Path::file_name) {
+        Some(name) if name == tool.model() => tool.model(),
+        _ => tool.name(),
+    }
 }
 
 /// A line for people. Where nobody reads it there is nobody to tell.

@@ -122,7 +122,8 @@ const TABLE: &[Opt] = &[
     flag(Id::WebSocket, "--ws", "", ALL, "Connect with WebSocket."),
     value(Id::Bind, ["-A", ""], ["ADDRESS", "no address specified"], ALL, "Come from this address of this machine."),
     flag(Id::NoDelay, "--nodelay", "", ALL, "Accepted: small packets are never held back."),
-    value(Id::Proxy, ["--proxy", ""], ["URL", "no proxy url specified"], ALL, "Not supported."),
+    value(Id::Proxy, ["--proxy", ""], ["URL", "no proxy url specified"], ALL,
+        "Go through a SOCKS 5 proxy: socks5h://[user[:password]@]host[:port]. It looks the host up."),
     flag(Id::Srv, "-S", "", ALL, "Not supported."),
     // What.
     value(Id::Topic, ["-t", "--topic"], ["TOPIC", "no topic specified"], P | R, "Publish to this topic."),

@@ -74,16 +74,14 @@ impl Sender<'_> {
             }
             let payload = line.strip_suffix(b"\n").unwrap_or(&line);
             self.send(&PublishRequest { payload, ..*request })?;
-            // Those at the front are done first.
-            while self.underway.front().is_some_and(|(_, delivery)| self.answered(delivery)) {
-                self.finish(self.underway.len() - 1)?;
+            // Those at the front are done first. An answer comes out once.
+            while let Some((number, delivery)) = self.underway.front() {
+                let Some(result) = delivery.poll() else { break };
+                self.settle(*number, result)?;
+                self.underway.pop_front();
             }
         }
         self.finish(0)
-    }
-
-    fn answered(&self, delivery: &Delivery) -> bool {
-        delivery.wait(Duration::ZERO).is_ok()
     }
 
     fn send(&mut self, request: &PublishRequest<'_>) -> Result<(), Failure> {
@@ -104,21 +102,27 @@ impl Sender<'_> {
             let Some((number, delivery)) = self.underway.front() else { break };
             match delivery.wait(LONG) {
                 Err(Error::Timeout) => continue,
-                Ok(_) => {}
-                Err(Error::Rejected(reason)) => self.rejected(*number, reason),
-                Err(Error::Closed) => {
-                    // The client knows why.
-                    let why = self.client.disconnect(Duration::ZERO).err().unwrap_or(Error::Closed);
-                    return Err(failure(&why, self.config.version));
-                }
-                Err(other) => return Err(failure(&other, self.config.version)),
+                result => self.settle(*number, result)?,
             }
             self.underway.pop_front();
         }
         Ok(())
     }
 
-    fn rejected(&self, number: u64, reason: ReasonCode) {
-        warn(self.config, &format!("Warning: Publish {number} failed: {reason}."));
+    /// Takes the answer to a message.
+    fn settle(&self, number: u64, result: Result<ReasonCode, Error>) -> Result<(), Failure> {
+        match result {
+            Ok(_) => Ok(()),
+            Err(Error::Rejected(reason)) => {
+                warn(self.config, &format!("Warning: Publish {number} failed: {reason}."));
+                Ok(())
+            }
+            Err(Error::Closed) => {
+                // The client knows why.
+                let why = self.client.disconnect(Duration::ZERO).err().unwrap_or(Error::Closed);
+                Err(failure(&why, self.config.version))
+            }
+            Err(other) => Err(failure(&other, self.config.version)),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::{Failure, Tool, say};
 use crate::packets::TARGET;
+use crate::trust::{NoTls, Why};
 use crate::{
     Acknowledge, Address, Behavior, By, Client, Connector, Error, Options, Properties, Property, ReasonCode,
     Reconnect, Scheme, Tls, TlsVersion, Verify, Version, Will,
@@ -132,13 +133,24 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
     if let Some(bind) = &config.bind {
         connector = connector.bind(local_address(bind)?);
     }
+    if let Some(proxy) = &config.proxy {
+        connector = connector.proxy(proxy.clone());
+    }
     if scheme.is_tls() {
         connector = connector.tls(&trust(config)?).map_err(|error| {
+            let files = [&config.ca_file, &config.ca_path, &config.cert, &config.key];
+            let only_one = files.iter().filter(|file| file.is_some()).count() == 1;
             let what = match &error {
-                Error::Tls(crate::TlsError::Read(..)) => "File not found",
+                Error::Tls(crate::TlsError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
+                    "File not found"
+                }
                 _ => "the options cannot be used",
             };
-            Failure::run(1, format!("Error: Problem setting TLS options: {what}.\n{error}"))
+            let mut text = format!("Error: Problem setting TLS options: {what}.");
+            if what != "File not found" || !only_one {
+                text.push_str(&format!("\n{error}"));
+            }
+            Failure::run(1, text)
         })?;
     }
     Ok(connector)
@@ -270,7 +282,7 @@ pub(super) fn failure(error: &Error, version: Version) -> Failure {
         Error::Io(error) if error.to_string().contains("lookup") => {
             Failure::run(1, format!("Unable to connect (Lookup error.).\n{error}"))
         }
-        Error::Io(error) => Failure::run(1, format!("Unable to connect ({error}).")),
+        Error::Io(error) => Failure::run(1, format!("Unable to connect ({error}).{}", advice(error))),
         Error::Refused(reason) => refused(*reason, version),
         Error::Disconnected(By::Transport) | Error::Closed => {
             Failure::run(CONNECTION_LOST, "Error: The connection was lost.")
@@ -281,6 +293,27 @@ pub(super) fn failure(error: &Error, version: Version) -> Failure {
         Error::Disconnected(by) => Failure::run(PROTOCOL, format!("Error: {by}.")),
         Error::Send(error) => Failure::run(3, format!("Error: {error}.")),
         other => Failure::run(1, format!("Error: {other}.")),
+    }
+}
+
+/// Which option may help.
+fn advice(error: &io::Error) -> &'static str {
+    match NoTls::of(error).map(|error| error.why) {
+        Some(Why::Issuer) => {
+            "\nIf you trust it, give its issuer's certificate, or its own, with --cafile; or --tls-use-os-certs for \
+             those that this system trusts."
+        }
+        Some(Why::Name) => {
+            "\nName the host with -h as the certificate does; or --insecure, which leaves the name unchecked."
+        }
+        Some(Why::Version1) => {
+            "\nIt has to be made again with extensions, for example: openssl x509 -req … -extfile FILE, with \
+             'subjectAltName=DNS:' and the host's name in FILE."
+        }
+        Some(Why::OurCertificate) => {
+            "\nGive a certificate that it takes with --cert, and its key with --key."
+        }
+        Some(Why::Other) | None => "",
     }
 }
 

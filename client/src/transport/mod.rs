@@ -6,6 +6,7 @@
 
 mod open;
 mod socket;
+mod socks;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "websocket")]

@@ -1,8 +1,8 @@
 //! Making a connection, blocking, with a deadline.
 
 use super::socket::{Blocking, Socket};
-use super::{Stream, Transport};
-use crate::{Address, Scheme};
+use super::{Stream, Transport, socks};
+use crate::{Address, Proxy, Scheme};
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -15,6 +15,8 @@ pub(crate) struct Route {
     pub address: Address,
     /// The local address to come from.
     pub bind: Option<IpAddr>,
+    /// What to go through.
+    pub proxy: Option<Proxy>,
     /// Where WebSocket is on the server.
     #[cfg_attr(not(feature = "websocket"), allow(dead_code, reason = "there is no WebSocket"))]
     pub websocket_path: String,
@@ -32,7 +34,11 @@ pub(crate) fn open(route: &Route) -> io::Result<Transport> {
         return layers(route, Blocking::Unix(stream), Instant::now() + route.timeout);
     }
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for addr in (address.host.as_str(), address.port).to_socket_addrs()? {
+    let (host, port) = match &route.proxy {
+        Some(proxy) => (proxy.host.as_str(), proxy.port),
+        None => (address.host.as_str(), address.port),
+    };
+    for addr in (host, port).to_socket_addrs()? {
         if route.bind.is_some_and(|bind| bind.is_ipv4() != addr.is_ipv4()) {
             continue;
         }
@@ -60,7 +66,10 @@ fn tcp(addr: SocketAddr, route: &Route) -> io::Result<std::net::TcpStream> {
 }
 
 fn layers(route: &Route, socket: Blocking, deadline: Instant) -> io::Result<Transport> {
-    let socket = Socket::Blocking(socket, deadline);
+    let mut socket = Socket::Blocking(socket, deadline);
+    if let (Socket::Blocking(Blocking::Tcp(_), _), Some(proxy)) = (&socket, &route.proxy) {
+        socks::connect(&mut socket, proxy, &route.address)?;
+    }
     let scheme = route.address.scheme;
     let stream = if scheme.is_tls() { secured(route, socket)? } else { Stream::Plain(socket) };
     let mut transport =
@@ -77,8 +86,8 @@ fn secured(route: &Route, socket: Socket) -> io::Result<Stream> {
     };
     let name =
         rustls::pki_types::ServerName::try_from(route.address.host.clone()).map_err(io::Error::other)?;
-    let connection = rustls::ClientConnection::new(config, name).map_err(io::Error::other)?;
-    Ok(Stream::Tls(Box::new(super::tls::TlsStream::handshake(connection, socket)?)))
+    let connection = rustls::ClientConnection::new(config, name.clone()).map_err(io::Error::other)?;
+    Ok(Stream::Tls(Box::new(super::tls::TlsStream::handshake(connection, socket, &name)?)))
 }
 
 #[cfg(not(feature = "tls"))]

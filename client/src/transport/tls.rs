@@ -1,7 +1,9 @@
 //! TLS on a socket. Reading never waits for writing, nor the other way round.
 
 use super::socket::Socket;
+use crate::trust::NoTls;
 use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 /// How many encrypted bytes may wait for the socket: enough for it to be busy.
@@ -15,9 +17,13 @@ pub(crate) struct TlsStream {
 
 impl TlsStream {
     /// Does the handshake, blocking.
-    pub fn handshake(mut connection: ClientConnection, mut socket: Socket) -> io::Result<TlsStream> {
+    pub fn handshake(
+        mut connection: ClientConnection,
+        mut socket: Socket,
+        host: &ServerName<'_>,
+    ) -> io::Result<TlsStream> {
         while connection.is_handshaking() {
-            connection.complete_io(&mut socket)?;
+            connection.complete_io(&mut socket).map_err(|error| explain(error, &host.to_str()))?;
         }
         connection.set_buffer_limit(Some(BUFFER_LIMIT));
         Ok(TlsStream { connection, socket })
@@ -30,6 +36,17 @@ impl TlsStream {
     pub fn goodbye(&mut self) {
         self.connection.send_close_notify();
         let _ = self.flush();
+    }
+}
+
+fn explain(error: io::Error, host: &str) -> io::Error {
+    match error.downcast::<rustls::Error>() {
+        Ok(error) => NoTls::error(&error, host),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => io::Error::new(
+            ErrorKind::UnexpectedEof,
+            "the server closed the connection during the TLS handshake",
+        ),
+        Err(error) => error,
     }
 }
 
@@ -49,7 +66,8 @@ impl Read for TlsStream {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
-            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            // The host is about certificates, and they have been seen.
+            processed.map_err(|error| NoTls::error(&error, ""))?;
         }
     }
 }

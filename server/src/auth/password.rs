@@ -85,6 +85,9 @@ enum Kind {
     ScramSha256(NonZeroU32),
 }
 
+/// What mosquitto says, and people look for.
+const INVALID: &str = "Invalid line in password file";
+const UNDECODABLE: &str = "Unable to decode line in password file";
 /// mosquitto 2.1's default.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 /// For SCRAM: half a second on the smallest boards with Linux, where RFC 7677 wants a tenth on a modern machine.
@@ -132,12 +135,17 @@ impl PasswordFile {
             let column = name.chars().count() + 2;
             let (name, hash) = (name.trim(), rest.split(':').next().unwrap_or_default().trim());
             let (column, problem) = match Hash::parse(hash) {
-                _ if name.is_empty() => (1, "the user name is empty".into()),
-                _ if name.len() > 65_535 => (1, "the user name is longer than 65535 bytes".into()),
-                _ if users.contains_key(name) => {
-                    (1, format!("user '{}' is there twice", name.escape_debug()))
+                _ if name.is_empty() => (1, format!("{INVALID}: the user name is empty")),
+                _ if name.len() > 65_535 => {
+                    (1, format!("{INVALID}: the user name is longer than 65535 bytes"))
                 }
-                Err(cause) => (column, format!("the password of '{}' {cause}", name.escape_debug())),
+                _ if users.contains_key(name) => {
+                    (1, format!("{INVALID}: user '{}' is there twice", name.escape_debug()))
+                }
+                Err(cause) => {
+                    let user = name.escape_debug();
+                    (column, format!("{UNDECODABLE}: the password of '{user}' {cause}"))
+                }
                 Ok(hash) => {
                     users.insert(name.into(), hash);
                     continue;
@@ -158,12 +166,13 @@ impl PasswordFile {
     }
 
     /// Whether this is the user's password. Takes as long for an unknown user as for one of the users, always the
-    /// same for the same name.
+    /// same for the same name. An empty password is nobody's, as in mosquitto: a file may have its hash.
     pub fn verify(&self, username: &str, password: Option<&[u8]>) -> bool {
         let user = self.users.get(username);
         let dummy = self.dummies.of(username);
-        let same = user.unwrap_or(dummy).verify(password.unwrap_or_default());
-        same & user.is_some() & password.is_some()
+        let password = password.unwrap_or_default();
+        let same = user.unwrap_or(dummy).verify(password);
+        same & user.is_some() & !password.is_empty()
     }
 
     /// What [`PasswordFile::verify`] means for a client.
@@ -479,6 +488,15 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
     }
 
     #[test]
+    fn an_empty_password_is_nobodys() {
+        let hash = Hash::create(Scheme::Sha512, b"").unwrap();
+        let (file, _) = read(&format!("empty:{hash}"));
+        let file = file.unwrap();
+        assert!(hash.verify(b""));
+        assert!(!file.verify("empty", Some(b"")) && !file.verify("empty", None));
+    }
+
+    #[test]
     fn what_is_created_is_read_back() {
         let iterations = SCRAM_ITERATIONS_MIN;
         for scheme in [
@@ -528,43 +546,48 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         for (text, problem) in [
             (
                 "a:secret",
-                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+                "users:1:3: Unable to decode line in password file: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
             ),
             (
                 "#\n\n é:$5$a$b",
-                "users:3:4: the password of 'é' has a hash of unknown kind '$5$'; \
-                 known are $6$, $7$, $argon2id$ and $scram-sha-256$",
+                "users:3:4: Unable to decode line in password file: the password of 'é' has a hash of unknown kind '$5$'; known are $6$, $7$, $argon2id$ and $scram-sha-256$",
             ),
-            (":$6$a$b", "users:1:1: the user name is empty"),
+            (":$6$a$b", "users:1:1: Invalid line in password file: the user name is empty"),
             (
                 "a:",
-                "users:1:3: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
+                "users:1:3: Unable to decode line in password file: the password of 'a' is not hashed; 'hikyaku-passwd -U FILE' hashes all of a file",
             ),
-            ("a:$6$!$b", "users:1:3: the password of 'a' has a salt that is not valid base64"),
-            (&format!("a:$6${salted}"), "users:1:3: the password of 'a' has no hash"),
+            (
+                "a:$6$!$b",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has a salt that is not valid base64",
+            ),
+            (
+                &format!("a:$6${salted}"),
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no hash",
+            ),
             (
                 &format!("a:$6${salted}$AAAA"),
-                "users:1:3: the password of 'a' has a hash of 3 bytes instead of 64",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has a hash of 3 bytes instead of 64",
             ),
             (
                 &format!("a:$7$0${salted}$AAAA"),
-                "users:1:3: the password of 'a' has no valid number of iterations",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no valid number of iterations",
             ),
             (
                 "a:$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAA$AAAAAA",
-                "users:1:3: the password of 'a' has Argon2 parameters that cannot be used",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has Argon2 parameters that cannot be used",
             ),
             (
                 &format!("a:$scram-sha-256$4095${salted}$AAAA$AAAA"),
-                "users:1:3: the password of 'a' has no valid number of iterations; 4096 to 1000000 are",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no valid number of iterations; 4096 to 1000000 are",
             ),
             (
                 &format!("a:$scram-sha-256$4096${salted}$AAAA$AAAAAA=="),
-                "users:1:3: the password of 'a' has keys of 3 and 4 bytes, not 32",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has keys of 3 and 4 bytes, not 32",
             ),
             (
                 &format!("a:$scram-sha-256$4096${salted}$AAAA"),
-                "users:1:3: the password of 'a' has no server key",
+                "users:1:3: Unable to decode line in password file: the password of 'a' has no server key",
             ),
         ] {
             let (file, problems) = read(text);
@@ -574,7 +597,7 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         let hash = Hash::create(Scheme::Sha512, b"x").unwrap();
         let (file, problems) = read(&format!("a:{hash}\n a : {hash} \n"));
         assert!(file.is_none());
-        assert_eq!(problems, ["users:2:1: user 'a' is there twice"]);
+        assert_eq!(problems, ["users:2:1: Invalid line in password file: user 'a' is there twice"]);
         let (file, problems) = read(&format!("nonsense\r\na:{hash}\r\n"));
         assert!(file.is_some_and(|f| f.verify("a", Some(b"x"))));
         assert_eq!(problems, ["users:1:1: this line is ignored, it is not USER:HASH"]);

@@ -116,9 +116,11 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
     }
     let rest: Vec<OsString> = args.collect();
     let task = match &rest[..] {
-        [] => return Err(HELP.to_string()),
+        [] if !(batch || create || delete || update) => return Err(HELP.to_string()),
         [file] if update => Task::Update { file: file.into(), scheme },
-        _ if update => return Err("Error: -U takes the password file, and nothing else.\n".into()),
+        [_, _, ..] if update => {
+            return Err("Error: -U takes the password file, and nothing else.\n".into());
+        }
         [file, user] if delete => Task::Delete { file: file.into(), user: name(user)? },
         [file, user] if !batch => {
             Task::Set { create, file: file.into(), user: name(user)?, password: None, scheme }
@@ -130,9 +132,18 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
             }
             Task::Set { create, file: file.into(), user: name(user)?, password: Some(password), scheme }
         }
-        _ => {
-            let wanted = if batch { "FILE, USER and PASSWORD" } else { "FILE and USER" };
-            return Err(format!("Error: {wanted} are needed.\n\n{HELP}"));
+        rest => {
+            let (wanted, most) = match () {
+                () if update => ("password file", 1),
+                () if batch => ("password file, username, or password", 3),
+                () => ("password file or username", 2),
+            };
+            let option = [(create, "-c"), (delete, "-D"), (update, "-U"), (batch, "-b")];
+            return Err(match option.iter().find(|(given, _)| *given) {
+                _ if rest.len() > most => format!("Error: There are too many arguments.\n\n{HELP}"),
+                Some((_, option)) => format!("Error: {option} argument given but {wanted} missing.\n"),
+                None => format!("Error: FILE and USER are needed.\n\n{HELP}"),
+            });
         }
     };
     Ok(task)
@@ -180,6 +191,10 @@ fn run(task: Task) -> Result<String, Failed> {
                 Some(password) => password,
                 None => ask_twice()?,
             };
+            if password.is_empty() {
+                let text = "Error: Empty password. Brokers let nobody in with it.\n";
+                return Err((text.to_owned(), FAILURE));
+            }
             let (new, found) = with_user(&old, &user, &hashed(&user, scheme, &password)?)?;
             if create && file == Path::new("-") {
                 return String::from_utf8(new).map_err(|e| (e.to_string(), FAILURE));
@@ -410,7 +425,12 @@ mod tests {
             ("--scram -H sha512 f u", "Error: -H and --scram cannot be used together."),
             ("-H md5 f u", "Error: Unknown hash type 'md5'"),
             ("-H", "Error: -H argument given but not enough other arguments."),
-            ("-b f u", "Error: FILE, USER and PASSWORD are needed."),
+            ("f", "Error: FILE and USER are needed."),
+            ("f u p", "Error: There are too many arguments."),
+            ("-b f u", "Error: -b argument given but password file, username, or password missing."),
+            ("-c", "Error: -c argument given but password file or username missing."),
+            ("-D f", "Error: -D argument given but password file or username missing."),
+            ("-U", "Error: -U argument given but password file missing."),
             ("f a:b", "Error: Username must not contain the ':' character."),
             ("-x", "Error: Unknown option '-x'."),
         ] {

@@ -190,9 +190,12 @@ fn listener(draft: &Draft, door: Door, addresses: Vec<SocketAddr>, local_only: b
             capath: path(door.capath),
             crlfile: path(door.crlfile),
             require_certificate: door.require_certificate.is_some(),
+            disable_client_cert_date_checks: door.disable_client_cert_date_checks,
             use_identity_as_username: door.use_identity_as_username.is_some(),
             use_subject_as_username: door.use_subject_as_username.is_some(),
             tls_version: door.tls_version,
+            ciphers: door.ciphers,
+            ciphers_tls13: door.ciphers_tls13,
             at,
         });
     }

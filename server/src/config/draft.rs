@@ -6,6 +6,7 @@ use super::settings::{
     TlsVersion,
 };
 use hikyaku_proto::broker::{Config, Listener};
+use rustls::CipherSuite;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -66,9 +67,13 @@ pub(super) struct Door {
     pub(super) capath: Option<(PathBuf, Place)>,
     pub(super) crlfile: Option<(PathBuf, Place)>,
     pub(super) require_certificate: Option<Place>,
+    pub(super) disable_client_cert_date_checks: bool,
     pub(super) use_identity_as_username: Option<Place>,
     pub(super) use_subject_as_username: Option<Place>,
     pub(super) tls_version: Option<TlsVersion>,
+    /// Those to offer; all if there are none.
+    pub(super) ciphers: Vec<CipherSuite>,
+    pub(super) ciphers_tls13: Vec<CipherSuite>,
     pub(super) security: Security,
     pub(super) protocol_at: Option<Place>,
     pub(super) settings: ListenerSettings,

@@ -6,6 +6,7 @@
 
 mod advice;
 mod build;
+mod ciphers;
 mod describe;
 #[cfg(test)]
 mod docs;

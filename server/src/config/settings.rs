@@ -105,12 +105,18 @@ pub struct TlsSettings {
     pub crlfile: Option<PathBuf>,
     /// Whether clients must show a certificate.
     pub require_certificate: bool,
+    /// Whether clients' certificates are taken that are not valid yet or no more.
+    pub disable_client_cert_date_checks: bool,
     /// Whether the certificate's common name is the user name.
     pub use_identity_as_username: bool,
     /// Whether the certificate's whole subject is the user name.
     pub use_subject_as_username: bool,
     /// The oldest version spoken; `None` is 1.2.
     pub tls_version: Option<TlsVersion>,
+    /// The ciphers of TLS 1.2 to offer; empty is all.
+    pub ciphers: Vec<rustls::CipherSuite>,
+    /// The ciphers of TLS 1.3 to offer; empty is all.
+    pub ciphers_tls13: Vec<rustls::CipherSuite>,
     /// Where the certificate is configured.
     pub at: Place,
 }

@@ -411,7 +411,15 @@ fn what_is_surely_not_meant_is_warned_about() {
             "output_hard_limit 1000",
             "1:1: Warning: 'output_soft_limit' (1048576) is above 'output_hard_limit'",
         ),
-        ("ciphers X", "1:1: Warning: 'ciphers' has no effect: rustls offers"),
+        (
+            "ciphers HIGH:!aNULL",
+            "1:1: Warning: The list has no effect: kinds of ciphers ('HIGH') are not resolved.",
+        ),
+        (
+            "ciphers AES256-SHA:ECDHE-RSA-AES256-GCM-SHA384",
+            "1:1: Warning: There is no AES256-SHA here; the others are offered.",
+        ),
+        ("ciphers_tls1.3 AES256-SHA", "1:16: Error: None of these ciphers is spoken here. There are TLS_"),
         ("persistence true", "1:1: Warning: 'persistence' has no effect: nothing is kept on disk yet"),
         ("log_dest topic", "1:1: Warning: 'log_dest topic' has no effect yet"),
     ] {

@@ -1,13 +1,13 @@
 //! The certificate files of a listener, as rustls takes them.
 
-use super::certificate::{Naming, validity};
+use super::certificate::{Naming, is_issued_by, validity};
+use super::clients::Clients;
 use crate::config::{Place, Problem, Severity, TlsSettings, TlsVersion};
 use crate::watch::Watch;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
@@ -17,6 +17,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+use webpki::{CertRevocationList, OwnedCertRevocationList, anchor_from_trusted_cert};
 
 /// What new TLS connections of a listener are made of.
 #[derive(Debug)]
@@ -34,13 +35,11 @@ impl Acceptor {
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let TlsSettings { certfile, keyfile, cafile, capath, crlfile, .. } = settings.clone();
-        let clients = if Acceptor::wants_certificates(settings) {
-            [cafile, capath, crlfile]
-        } else {
-            [const { None }; 3]
-        };
+        let crlfile = crlfile.filter(|_| Acceptor::wants_certificates(settings));
         // Looked at before they are read: what changes meanwhile is read again.
-        let watch = Watch::new([certfile, keyfile].into_iter().chain(clients.into_iter().flatten()));
+        let watch = Watch::new(
+            [certfile, keyfile].into_iter().chain([cafile, capath, crlfile].into_iter().flatten()),
+        );
         match (Files { settings, remarks: problems }).config(keylog) {
             Ok(config) => {
                 let (settings, config, watch) = (settings.clone(), Arc::new(config), Mutex::new(watch));
@@ -62,7 +61,7 @@ impl Acceptor {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner).has_changed()
     }
 
-    /// Whether clients have to show a certificate: who is to be named by one has to.
+    /// Whether clients are asked for a certificate.
     pub(super) fn wants_certificates(settings: &TlsSettings) -> bool {
         settings.require_certificate || naming(settings).is_some()
     }
@@ -104,15 +103,24 @@ impl Files<'_> {
             Some(TlsVersion::V1_3) => &[&TLS13],
             Some(TlsVersion::V1_2) | None => &[&TLS13, &TLS12],
         };
-        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let mut provider = default_provider();
+        provider.cipher_suites.retain(|suite| {
+            let wanted = match suite.tls13() {
+                Some(_) => &settings.ciphers_tls13,
+                None => &settings.ciphers,
+            };
+            wanted.is_empty() || wanted.contains(&suite.suite())
+        });
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .map_err(|e| self.problem(format!("TLS cannot be set up: {e}")))?;
+        let given = self.given()?;
+        let resolver = SingleCertAndKey::from(self.certified_key(&given)?);
         let builder = if Acceptor::wants_certificates(settings) {
-            builder.with_client_cert_verifier(self.client_verifier()?)
+            builder.with_client_cert_verifier(Arc::new(self.clients(given)?))
         } else {
             builder.with_no_client_auth()
         };
-        let resolver = SingleCertAndKey::from(self.certified_key()?);
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         // One ticketer for all workers, but one per listener: what counts at one door may not at another.
@@ -125,9 +133,10 @@ impl Files<'_> {
         Ok(config)
     }
 
-    fn certified_key(&mut self) -> Result<CertifiedKey, Problem> {
+    fn certified_key(&mut self, given: &[CertificateDer<'static>]) -> Result<CertifiedKey, Problem> {
         let TlsSettings { certfile, keyfile, .. } = self.settings;
-        let chain = self.certificates("certfile", certfile)?;
+        let mut chain = self.certificates("certfile", certfile)?;
+        complete(&mut chain, given);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
         let at = &self.settings.at;
         let problem = |severity, message: &str| {
@@ -187,47 +196,16 @@ impl Files<'_> {
         })
     }
 
-    fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, Problem> {
-        let roots = self.roots()?;
-        let mut builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
-        let mut what = String::from("cafile");
-        if let Some(path) = &self.settings.crlfile {
-            what = format!("crlfile '{}'", path.display());
-            let bytes = self.read("crlfile", path)?;
-            let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-            let crls = crls.map_err(|e| self.problem(format!("{what}: malformed: {e}")))?;
-            if crls.is_empty() {
-                return Err(self.problem(format!("{what}: there is no revocation list (PEM) in it")));
-            }
-            // As OpenSSL does for mosquitto: the client's own certificate is looked up, in a list that has
-            // not expired, and without a list of its issuer nobody gets in.
-            builder =
-                builder.with_crls(crls).only_check_end_entity_revocation().enforce_revocation_expiration();
-        }
-        builder.build().map_err(|e| self.problem(format!("{what}: {e}")))
-    }
-
     /// Whose certificates clients may have.
-    fn roots(&self) -> Result<RootCertStore, Problem> {
+    fn clients(&self, given: Vec<CertificateDer<'static>>) -> Result<Clients, Problem> {
         let TlsSettings { cafile, capath, .. } = self.settings;
         let mut roots = RootCertStore::empty();
-        if let Some(path) = cafile {
-            for certificate in self.certificates("cafile", path)? {
-                roots.add(certificate).map_err(|e| {
-                    self.problem(format!("cafile '{}': a certificate is malformed: {e}", path.display()))
-                })?;
-            }
-        }
-        if let Some(path) = capath {
-            let problem = |e| self.problem(format!("capath '{}' cannot be read: {e}", path.display()));
-            for entry in fs::read_dir(path).map_err(problem)? {
-                let file = entry.map_err(problem)?.path();
-                if file.is_file() {
-                    // Others lie here too, keys and lists of revoked certificates.
-                    let found = self.certificates("capath", &file).unwrap_or_default();
-                    roots.add_parsable_certificates(found);
-                }
+        for certificate in &given {
+            if let Err(e) = roots.add(certificate.clone())
+                && let Some(path) = cafile
+            {
+                let message = format!("cafile '{}': a certificate is malformed: {e}", path.display());
+                return Err(self.problem(message));
             }
         }
         if roots.is_empty() {
@@ -243,7 +221,52 @@ impl Files<'_> {
             };
             return Err(self.problem(message));
         }
-        Ok(roots)
+        Ok(Clients {
+            hints: roots.subjects(),
+            roots,
+            given,
+            revoked: self.revoked()?,
+            check_dates: !self.settings.disable_client_cert_date_checks,
+            mandatory: self.settings.require_certificate,
+            schemes: default_provider().signature_verification_algorithms,
+        })
+    }
+
+    fn revoked(&self) -> Result<Vec<CertRevocationList<'static>>, Problem> {
+        let Some(path) = &self.settings.crlfile else { return Ok(Vec::new()) };
+        let problem = |message: String| self.problem(format!("crlfile '{}': {message}", path.display()));
+        let bytes = self.read("crlfile", path)?;
+        let mut lists = Vec::new();
+        for der in CertificateRevocationListDer::pem_slice_iter(&bytes) {
+            let der = der.map_err(|e| problem(format!("malformed: {e}")))?;
+            let list = OwnedCertRevocationList::from_der(&der).map_err(|e| problem(e.to_string()))?;
+            lists.push(list.into());
+        }
+        if lists.is_empty() {
+            return Err(problem("there is no revocation list (PEM) in it".into()));
+        }
+        Ok(lists)
+    }
+
+    /// All that is in `cafile` and `capath`.
+    fn given(&self) -> Result<Vec<CertificateDer<'static>>, Problem> {
+        let TlsSettings { cafile, capath, .. } = self.settings;
+        let mut given = Vec::new();
+        if let Some(path) = cafile {
+            given.extend(self.certificates("cafile", path)?);
+        }
+        if let Some(path) = capath {
+            let problem = |e| self.problem(format!("capath '{}' cannot be read: {e}", path.display()));
+            for entry in fs::read_dir(path).map_err(problem)? {
+                let file = entry.map_err(problem)?.path();
+                if file.is_file() {
+                    // Others lie here too, keys and lists of revoked certificates.
+                    let found = self.certificates("capath", &file).unwrap_or_default();
+                    given.extend(found.into_iter().filter(|c| anchor_from_trusted_cert(c).is_ok()));
+                }
+            }
+        }
+        Ok(given)
     }
 
     fn certificates(&self, option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
@@ -263,6 +286,22 @@ impl Files<'_> {
 
     fn problem(&self, message: String) -> Problem {
         problem(&self.settings.at, message)
+    }
+}
+
+/// How many certificates a chain gets at most.
+const CHAIN_MAX: usize = 8;
+
+/// Appends who issued the last one, as long as that one is known: OpenSSL does so, and people have `certfile` with
+/// the server's certificate alone. The last issuer, who issued its own, is left out: clients have it, or not.
+fn complete(chain: &mut Vec<CertificateDer<'static>>, known: &[CertificateDer<'static>]) {
+    while let Some(last) = chain.last()
+        && chain.len() < CHAIN_MAX
+        && !is_issued_by(last, last)
+        && let Some(issuer) = known.iter().find(|issuer| is_issued_by(last, issuer))
+        && !is_issued_by(issuer, issuer)
+    {
+        chain.push(issuer.clone());
     }
 }
 

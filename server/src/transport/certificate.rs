@@ -1,7 +1,9 @@
-//! The few fields of an X.509 certificate that rustls keeps to itself: how long it holds, and whose it is.
+//! The few fields of an X.509 certificate that rustls keeps to itself: how long it holds, whose it is, who issued
+//! it; and certificates of version 1.
 //!
 //! Nothing here decides whom to trust: a client's certificate was verified before its name is read.
 
+use rustls::pki_types::CertificateDer;
 use std::fmt::Write;
 
 /// What of a certificate is a client's user name.
@@ -36,7 +38,68 @@ pub(super) fn validity(certificate: &[u8]) -> Option<Validity> {
     Some(Validity { from: time(fields.any()?)?, until: time(fields.any()?)? })
 }
 
+/// Whether `issuer` (DER) may have issued `certificate` (DER), by its name; nothing is verified.
+pub(super) fn is_issued_by(certificate: &[u8], issuer: &[u8]) -> bool {
+    match (Fields::parse(certificate), Fields::parse(issuer)) {
+        (Some(certificate), Some(issuer)) => certificate.issuer == issuer.subject,
+        _ => false,
+    }
+}
+
+/// A certificate of version 1, which has no extensions.
+pub(super) struct Version1 {
+    /// The same as version 3: all that was signed, and so the signature, is for version 1.
+    pub(super) as_version_3: CertificateDer<'static>,
+    /// The part of `as_version_3` that takes the place of what was signed.
+    pub(super) shown: Vec<u8>,
+    /// What was signed.
+    pub(super) signed: Vec<u8>,
+}
+
+impl Version1 {
+    /// `None` for other versions, and for what is no certificate.
+    pub(super) fn parse(certificate: &[u8]) -> Option<Version1> {
+        let mut outer = Der(certificate);
+        let mut parts = Der(outer.of(SEQUENCE)?);
+        let all = parts.0;
+        let content = parts.of(SEQUENCE)?;
+        let (signed, signature) = all.split_at_checked(all.len() - parts.0.len())?;
+        let mut fields = Der(content);
+        // The version is left out where it is 1, and the serial number comes first.
+        fields.of(INTEGER)?;
+        for _algorithm_issuer_validity_subject_key in 0..5 {
+            fields.of(SEQUENCE)?;
+        }
+        if !fields.0.is_empty() || !outer.0.is_empty() {
+            return None;
+        }
+        const VERSION_3: [u8; 5] = [VERSION, 3, INTEGER, 1, 2];
+        let shown = sequence(&[&VERSION_3, content]);
+        let as_version_3 = sequence(&[&shown, signature]).into();
+        Some(Version1 { as_version_3, shown, signed: signed.to_vec() })
+    }
+}
+
+/// The DER of a sequence of `parts`.
+fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    let bytes = length.to_be_bytes();
+    let bytes = &bytes[bytes.iter().take_while(|&&b| b == 0).count()..];
+    let mut der = vec![SEQUENCE];
+    match *bytes {
+        [] => der.push(0),
+        [short @ 0..=0x7F] => der.push(short),
+        _ => {
+            der.push(0x80 | bytes.len() as u8);
+            der.extend(bytes);
+        }
+    }
+    der.extend(parts.concat());
+    der
+}
+
 struct Fields<'a> {
+    issuer: &'a [u8],
     validity: &'a [u8],
     subject: &'a [u8],
 }
@@ -56,8 +119,8 @@ impl<'a> Fields<'a> {
         if tag == VERSION {
             fields.of(INTEGER)?;
         }
-        let (_algorithm, _issuer) = (fields.of(SEQUENCE)?, fields.of(SEQUENCE)?);
-        Some(Fields { validity: fields.of(SEQUENCE)?, subject: fields.of(SEQUENCE)? })
+        let (_algorithm, issuer) = (fields.of(SEQUENCE)?, fields.of(SEQUENCE)?);
+        Some(Fields { issuer, validity: fields.of(SEQUENCE)?, subject: fields.of(SEQUENCE)? })
     }
 }
 
@@ -302,6 +365,34 @@ mod tests {
         assert_eq!(name(&der, Naming::Subject), None);
         let der = certificate(&[(DnType::CommonName, DnValue::Utf8String("a\0b".into()))]);
         assert_eq!(name(&der, Naming::CommonName), None);
+    }
+
+    #[test]
+    fn version_3_is_what_version_1_becomes() {
+        let der = certificate(&[(DnType::CommonName, DnValue::Utf8String("cn".into()))]);
+        assert!(Version1::parse(&der).is_none(), "it is of version 3");
+        // Without the version in front and the extensions behind.
+        let mut parts = Der(Der(&der).of(SEQUENCE).unwrap());
+        let content = parts.of(SEQUENCE).unwrap();
+        let mut fields = Der(content);
+        fields.of(VERSION).unwrap();
+        let start = content.len() - fields.0.len();
+        for _ in 0..6 {
+            fields.any().unwrap();
+        }
+        let end = content.len() - fields.0.len();
+        let signed = sequence(&[&content[start..end]]);
+        let der = sequence(&[&signed, parts.0]);
+        let version_1 = Version1::parse(&der).unwrap();
+        assert_eq!(version_1.signed, signed);
+        assert_eq!(name(&version_1.as_version_3, Naming::CommonName).as_deref(), Some("cn"));
+        assert_eq!(validity(&version_1.as_version_3), validity(&der));
+        assert!(version_1.as_version_3.windows(version_1.shown.len()).any(|w| w == version_1.shown));
+        assert!(is_issued_by(&der, &version_1.as_version_3));
+        for end in 0..der.len() {
+            assert!(Version1::parse(&der[..end]).is_none());
+        }
+        assert!(Version1::parse(&[&der[..], &[0]].concat()).is_none());
     }
 
     #[test]

@@ -201,7 +201,8 @@ impl Layered {
     pub(super) fn identity(&self) -> Result<Option<Box<str>>, &'static str> {
         let (Some(tls), Some(acceptor)) = (&self.tls, &self.gate.acceptor) else { return Ok(None) };
         let Some(naming) = acceptor.naming() else { return Ok(None) };
-        let certificate = tls.peer_certificate().ok_or("it shows no certificate to be named by")?;
+        // Who is to be named by one, and shows none, is refused at the CONNECT.
+        let Some(certificate) = tls.peer_certificate() else { return Ok(None) };
         let name = certificate::name(certificate, naming)
             .ok_or("its certificate has no name to be the user name")?;
         Ok(Some(name.into()))

@@ -5,6 +5,7 @@
 
 mod acceptor;
 mod certificate;
+mod clients;
 mod detect;
 mod gates;
 mod http;

@@ -1,7 +1,7 @@
 //! The server's side of one TLS connection.
 
 use super::plain::Socket;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{AlertDescription, CertificateError, OtherError, ServerConfig, ServerConnection};
 use std::io::{self, IoSlice, Read, Write};
 use std::sync::Arc;
 
@@ -103,13 +103,49 @@ impl Tls {
 }
 
 fn explain(e: rustls::Error) -> io::Error {
-    let text = e.to_string();
-    let hint = if text.contains("UnsupportedCertVersion") {
-        " (the certificate is of version 1, as OpenSSL before 3.4 makes them without -extfile; version 3 is needed)"
-    } else if text.contains("UnknownCA") {
-        " (the client does not know who signed our certificate)"
-    } else {
-        ""
+    let text = match &e {
+        rustls::Error::InvalidCertificate(error) => explain_certificate(error).map(str::to_owned),
+        rustls::Error::NoCertificatesPresented => Some("the client shows no certificate".into()),
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired),
+        ) => Some(format!("the client does not trust our certificate ({alert:?})")),
+        _ => None,
     };
-    io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {text}{hint}"))
+    let text = text.unwrap_or_else(|| e.to_string());
+    io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {text}"))
+}
+
+fn explain_certificate(error: &CertificateError) -> Option<&'static str> {
+    Some(match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "the client's certificate has expired"
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "the client's certificate is not valid yet, if the clock is right"
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "who issued the client's certificate is not in cafile or capath"
+        }
+        CertificateError::Revoked => "the client's certificate is revoked",
+        CertificateError::UnknownRevocationStatus => {
+            "crlfile has no list of who issued the client's certificate"
+        }
+        CertificateError::ExpiredRevocationListContext { .. } => "the list in crlfile has expired",
+        CertificateError::Other(OtherError(error)) => match error.downcast_ref()? {
+            webpki::Error::CaUsedAsEndEntity => {
+                "the client shows an authority's certificate, as 'openssl req -x509' makes it, that is not in cafile"
+            }
+            webpki::Error::UnsupportedCertVersion => {
+                "a certificate is of X.509 version 2, or who issued it is of version 1: make it again with -extfile"
+            }
+            webpki::Error::RequiredEkuNotFoundContext(_) => {
+                "the client's certificate is not one for clients (extendedKeyUsage)"
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
 }

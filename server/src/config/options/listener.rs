@@ -2,12 +2,14 @@
 
 use super::Scope::{Global, Listener, ListenerOrDefault};
 use super::{ANY_BOOL, ANY_TEXT, Spec, Takes};
+use crate::config::ciphers::{self, List};
 use crate::config::draft::{Domain, Draft};
 use crate::config::lines::Value;
-use crate::config::number;
 use crate::config::settings::{Protocol, TlsVersion};
+use crate::config::{Severity, number};
 use hikyaku_proto::broker::AcceptedVersions;
 use hikyaku_proto::topic::TopicName;
+use rustls::CipherSuite;
 
 const INSTEAD_OF_ENGINES: &str =
     "TLS keys are read from files here, not from an engine. Use 'certfile' and 'keyfile'.";
@@ -275,6 +277,13 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Whether clients have to show a certificate of the authorities in `cafile` or `capath`.",
     ),
     Spec::supported(
+        "disable_client_cert_date_checks",
+        Listener,
+        Takes::Bool(|draft, on| draft.door().disable_client_cert_date_checks = on),
+        "false",
+        "Whether clients get in with a certificate that is not valid any more, or not yet. Revoked ones never do.",
+    ),
+    Spec::supported(
         "use_identity_as_username",
         ListenerOrDefault,
         Takes::Bool(|draft, on| draft.door().use_identity_as_username = on.then(|| draft.at.clone())),
@@ -314,19 +323,26 @@ pub(super) const OPTIONS: &[Spec] = &[
         "pem",
         "How the private key is kept: `pem`.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "ciphers",
         ListenerOrDefault,
-        ANY_TEXT,
-        "",
-        "rustls offers nothing but ciphers with forward secrecy and authentication (ECDHE with AES-GCM or ChaCha20)",
+        Takes::Text(|draft, list| {
+            draft.door().ciphers = narrow(draft, &list, ciphers::TLS_1_2)?;
+            Ok(())
+        }),
+        "all",
+        "The ciphers of TLS 1.2 to offer, by OpenSSL's names, `:` between them. All there are have forward secrecy \
+         and authentication, so a list of kinds like `HIGH:!aNULL` has no effect.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "ciphers_tls1.3",
         ListenerOrDefault,
-        ANY_TEXT,
-        "",
-        "all ciphers of TLS 1.3 are good",
+        Takes::Text(|draft, list| {
+            draft.door().ciphers_tls13 = narrow(draft, &list, ciphers::TLS_1_3)?;
+            Ok(())
+        }),
+        "all",
+        "The ciphers of TLS 1.3 to offer, `:` between them.",
     ),
     Spec::without_effect(
         "dhparamfile",
@@ -334,13 +350,6 @@ pub(super) const OPTIONS: &[Spec] = &[
         ANY_TEXT,
         "",
         "keys are agreed upon over elliptic curves; mosquitto has withdrawn it too",
-    ),
-    Spec::without_effect(
-        "disable_client_cert_date_checks",
-        Listener,
-        ANY_BOOL,
-        "false",
-        "an expired certificate is always refused; issue a new one",
     ),
     Spec::without_effect(
         "http_dir",
@@ -359,3 +368,28 @@ pub(super) const OPTIONS: &[Spec] = &[
     Spec::refused("tls_engine", ListenerOrDefault, ANY_TEXT, INSTEAD_OF_ENGINES),
     Spec::refused("tls_engine_kpass_sha1", ListenerOrDefault, ANY_TEXT, INSTEAD_OF_ENGINES),
 ];
+
+/// The ciphers that a list leaves; none if it leaves all.
+fn narrow(
+    draft: &mut Draft,
+    list: &str,
+    known: &[(&str, &str, CipherSuite)],
+) -> Result<Vec<CipherSuite>, String> {
+    match ciphers::parse(list, known)? {
+        List::Named { suites, absent } => {
+            if !absent.is_empty() {
+                let absent = absent.join(", ");
+                draft.say(Severity::Warning, format!("There is no {absent} here; the others are offered."));
+            }
+            Ok(suites)
+        }
+        List::Kinds(kind) => {
+            let message = format!(
+                "The list has no effect: kinds of ciphers ('{kind}') are not resolved. What is offered has forward \
+                 secrecy and authentication (ECDHE with AES-GCM or ChaCha20); name those of them that are wanted."
+            );
+            draft.say(Severity::Warning, message);
+            Ok(Vec::new())
+        }
+    }
+}
