@@ -1,0 +1,57 @@
+//! The tutorial: all that its reader does, done; in both languages the same.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use hikyaku_tests::desk::Desk;
+use hikyaku_tests::document::{Step, steps};
+
+/// The ports it uses.
+const PORTS: [u16; 4] = [1883, 8883, 9001, 8000];
+
+/// What is not run here, and where else it is tested.
+const SKIPPED: [(&str, &str); 0] = [];
+
+/// Where nobody may make a network of their own, both use the same ports.
+static PORTS_IN_USE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn english() {
+    follow("tutorial.md");
+}
+
+#[test]
+fn japanese() {
+    follow("tutorial.ja.md");
+}
+
+#[test]
+fn both_languages_say_to_do_the_same() {
+    assert_eq!(read("tutorial.md"), read("tutorial.ja.md"));
+}
+
+#[test]
+fn what_is_not_run_is_tested_elsewhere() {
+    let skipped = |step| match step {
+        Step::Skip(command) => Some(command),
+        _ => None,
+    };
+    let skipped: Vec<String> = read("tutorial.md").into_iter().filter_map(skipped).collect();
+    assert_eq!(skipped, SKIPPED.map(|(command, _)| command));
+}
+
+fn follow(document: &str) {
+    let _in_use = PORTS_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    Desk::new(&PORTS).run(&read(document));
+}
+
+fn read(document: &str) -> Vec<Step> {
+    let path = docs().join(document);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    steps(&text).unwrap_or_else(|error| panic!("{document}: {error}"))
+}
+
+fn docs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
+}
