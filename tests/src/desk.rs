@@ -74,6 +74,7 @@ impl Desk {
         for step in steps {
             self.step(step);
         }
+        self.close_browser();
         for (name, terminal) in &self.terminals {
             terminal.assert_nothing_unseen(name);
         }
@@ -91,6 +92,7 @@ impl Desk {
             Step::Start(name, command) => self.start(name, command),
             Step::See(name, line) => self.see(name, line),
             Step::Press(name, key) => {
+                self.close_browser();
                 let terminal = self.terminals.remove(name).unwrap_or_else(|| panic!("no terminal {name}"));
                 terminal.press(name, *key);
             }
@@ -175,6 +177,16 @@ impl Desk {
         node.env("MQTT_JS", installed("node"));
         self.browser = Some(Process::spawn(&mut node));
         self.wait_subscriptions(subscriptions + 1);
+    }
+
+    /// Waits until the page has shown all that it is to show.
+    fn close_browser(&mut self) {
+        let Some(browser) = self.browser.take() else { return };
+        let finished = browser.wait();
+        assert!(finished.code == 0, "the page:\n{finished:#?}\n{}", self.broker_log());
+        if let Some(folder) = env::var_os("HIKYAKU_TEST_SCREENSHOTS") {
+            fs::copy(self.folder.join("page.png"), Path::new(&folder).join("tutorial.png")).unwrap();
+        }
     }
 
     /// How many subscriptions the broker that runs has been asked for.

@@ -11,7 +11,16 @@ use hikyaku_tests::document::{Step, steps};
 const PORTS: [u16; 4] = [1883, 8883, 9001, 8000];
 
 /// What is not run here, and where else it is tested.
-const SKIPPED: [(&str, &str); 0] = [];
+const SKIPPED: [(&str, &str); 8] = [
+    ("cargo build --release", "the part 'broker' of tests/run"),
+    ("export PATH=\"$PWD/target/release:$PATH\"", "the programs built there are those that run here"),
+    ("sudo apt install mosquitto-clients", "the part 'tools' of tests/run"),
+    ("cargo install cargo-deb", "the test of the Debian package"),
+    ("cargo deb -p hikyaku", "the test of the Debian package"),
+    ("sudo apt install ./target/debian/hikyaku_*.deb", "the test of the Debian package"),
+    ("systemctl status hikyaku", "the test of the Debian package, which starts the unit's command"),
+    ("sudo systemctl reload hikyaku", "the tests of SIGHUP"),
+];
 
 /// Where nobody may make a network of their own, both use the same ports.
 static PORTS_IN_USE: Mutex<()> = Mutex::new(());
