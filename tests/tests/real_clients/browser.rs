@@ -47,7 +47,7 @@ impl Tutorial {
         let mut broker = Command::new(broker_binary());
         let broker = broker.arg("-c").arg(folder.join("tutorial.conf")).args(["-v", "--workers", "1"]);
         let tutorial = Tutorial { folder, broker: Process::spawn(broker), mqtt, tls };
-        tutorial.wait_log(" running", 1);
+        assert!(tutorial.logs(" running", 1), "{}", tutorial.broker.stderr.text());
         tutorial
     }
 
@@ -60,7 +60,9 @@ impl Tutorial {
             .arg("hikyaku-pub was here")
             .arg(self.folder.join("page.png"));
         let page = Process::spawn(page.env("MQTT_JS", installed("node")));
-        self.wait_log(" subscribes to test/topic ", 3);
+        let subscribed = self.logs(" subscribes to test/topic ", 3);
+        let (shown, errors) = (page.stdout.text(), page.stderr.text());
+        assert!(subscribed, "not all subscribe; the page:\n{shown}{errors}{}", self.broker.stderr.text());
         for (mut tool, name) in self.tools("pub").into_iter().zip(["mosquitto_pub", "hikyaku-pub"]) {
             let end = Process::spawn(tool.args(["-m", &format!("{name} was here")])).wait();
             assert_eq!((end.code, end.stderr.as_str()), (0, ""));
@@ -91,10 +93,10 @@ impl Tutorial {
         })
     }
 
-    fn wait_log(&self, needle: &str, count: usize) {
+    /// Waits until the broker has logged this so many times.
+    fn logs(&self, needle: &str, count: usize) -> bool {
         // A browser takes its time on a busy machine.
-        let there = self.broker.stderr.wait_until(3 * PATIENCE, |text| text.matches(needle).count() >= count);
-        assert!(there, "{needle:?} does not come {count} times:\n{}", self.broker.stderr.text());
+        self.broker.stderr.wait_until(3 * PATIENCE, |text| text.matches(needle).count() >= count)
     }
 }
 
