@@ -7,7 +7,8 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const PATIENCE_MS = 15000
+// A browser takes its time on a busy machine.
+const PATIENCE_MS = 30000
 const CHROMIUM = '/usr/bin/chromium'
 const [address, message, screenshot] = process.argv.slice(2)
 const modules = join(process.env.MQTT_JS, 'node_modules')
@@ -26,7 +27,7 @@ const context = await chromium.launchPersistentContext(profile, {
     '--disable-component-update', '--disable-sync'],
 })
 const page = await context.newPage()
-page.setDefaultTimeout(PATIENCE_MS)
+context.setDefaultTimeout(PATIENCE_MS)
 const logged = []
 page.on('console', (line) => logged.push(line.text()))
 page.on('pageerror', (error) => logged.push(`error: ${error.message}`))

@@ -90,7 +90,10 @@ impl Desk {
                 assert!(same, "$ {command}\nexpected {output:#?}\ngot {finished:#?}\n{}", self.broker_log());
             }
             Step::Start(name, command) => self.start(name, command),
-            Step::See(name, line) => self.see(name, line),
+            Step::See(name, line) => {
+                self.close_browser();
+                self.see(name, line);
+            }
             Step::Press(name, key) => {
                 self.close_browser();
                 let terminal = self.terminals.remove(name).unwrap_or_else(|| panic!("no terminal {name}"));
@@ -129,17 +132,19 @@ impl Desk {
         if let Some(terminal) = self.terminals.remove(name) {
             terminal.wait(name);
         }
-        let is_broker = is_broker(command);
-        // One worker, so that what the log tells has happened everywhere.
-        let more = if is_broker { " -v --workers 1" } else { "" };
-        let subscriptions = self.subscriptions();
+        let more = match (is_broker(command), is_subscriber(command)) {
+            // One worker, so that what the log tells has happened everywhere.
+            (true, _) => " -v --workers 1",
+            // With the lines that tell when it is ready; they are no more shown than seen.
+            (_, true) => " -d",
+            _ => "",
+        };
         let process = Process::spawn(&mut self.shell(&format!("exec 2>&1; exec {command}{more}")));
+        if is_subscriber(command) {
+            process.wait_stdout("\nSubscribed (mid: 1)");
+        }
         let terminal = Terminal { command: command.into(), process, seen: 0, elided: false };
         self.terminals.insert(name.to_owned(), terminal);
-        if command.contains("_sub ") || command.contains("-sub ") {
-            let filters = command.split(' ').filter(|word| *word == "-t").count();
-            self.wait_subscriptions(subscriptions + filters);
-        }
     }
 
     fn see(&mut self, name: &str, expected: &str) {
@@ -149,7 +154,7 @@ impl Desk {
             return;
         }
         let position = |text: &str| {
-            let lines = whole_lines(text);
+            let lines = shown(&terminal.command, text);
             let mut unseen = lines.iter().enumerate().skip(terminal.seen);
             match terminal.elided {
                 true => unseen.find(|(_, line)| matches(expected, line)).map(|(at, _)| at),
@@ -158,7 +163,7 @@ impl Desk {
         };
         terminal.process.stdout.wait_until(PATIENCE, |text| position(text).is_some());
         let text = terminal.process.stdout.text();
-        let found = position(&text).filter(|&at| matches(expected, whole_lines(&text)[at]));
+        let found = position(&text).filter(|&at| matches(expected, shown(&terminal.command, &text)[at]));
         let Some(at) = found else {
             panic!(
                 "terminal {name}: $ {}\nexpected {expected:?} after line {} of\n{text}",
@@ -179,7 +184,7 @@ impl Desk {
         self.wait_subscriptions(subscriptions + 1);
     }
 
-    /// Waits until the page has shown all that it is to show.
+    /// Waits until the page has shown all that it is to show, and has sent its message.
     fn close_browser(&mut self) {
         let Some(browser) = self.browser.take() else { return };
         let finished = browser.wait();
@@ -246,7 +251,7 @@ impl Terminal {
 }
 
 fn assert_nothing_unseen(name: &str, command: &str, text: &str, seen: usize, elided: bool) {
-    let more: Vec<&str> = text.lines().skip(seen).collect();
+    let more: Vec<&str> = shown(command, text).into_iter().skip(seen).collect();
     assert!(elided || more.is_empty(), "terminal {name}: $ {command}\nalso shows {more:#?}");
 }
 
@@ -295,9 +300,16 @@ fn count_subscriptions(log: &str) -> usize {
     log.matches(" subscribes to ").count()
 }
 
-fn whole_lines(text: &str) -> Vec<&str> {
+fn is_subscriber(command: &str) -> bool {
+    command.starts_with("hikyaku-sub ") || command.starts_with("mosquitto_sub ")
+}
+
+/// The whole lines of what a command has written, without those that it would not write but for the test.
+fn shown<'a>(command: &str, text: &'a str) -> Vec<&'a str> {
     let end = text.rfind('\n').map_or(0, |at| at + 1);
-    text[..end].lines().map(str::trim_end).collect()
+    let of_packets = |line: &str| line.starts_with("Client ") || line.starts_with("Subscribed (mid: ");
+    let lines = text[..end].lines().map(str::trim_end);
+    lines.filter(|line| !(is_subscriber(command) && of_packets(line))).collect()
 }
 
 fn link(program: &Path, folder: &Path) {

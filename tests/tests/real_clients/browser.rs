@@ -3,13 +3,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{env, fs};
 
 use hikyaku_tests::PATIENCE;
 use hikyaku_tests::process::{Process, broker_binary, client_script, free_port, installed, tool_binary};
 
+/// A browser is many processes: one after the other.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn page_from_a_web_server() {
+    let _alone = alone();
     let tutorial = Tutorial::start("http");
     let port = free_port().to_string();
     let mut server = Command::new("python3");
@@ -21,6 +29,7 @@ fn page_from_a_web_server() {
 
 #[test]
 fn page_from_a_file() {
+    let _alone = alone();
     let tutorial = Tutorial::start("file");
     tutorial.play(&format!("file://{}", tutorial.folder.join("index.html").display()));
 }

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use hikyaku_tests::desk::Desk;
 use hikyaku_tests::document::{Step, steps};
+
+use crate::browser;
 
 /// The ports it uses.
 const PORTS: [u16; 4] = [1883, 8883, 9001, 8000];
@@ -21,9 +22,6 @@ const SKIPPED: [(&str, &str); 8] = [
     ("systemctl status hikyaku", "the test of the Debian package, which starts the unit's command"),
     ("sudo systemctl reload hikyaku", "the tests of SIGHUP"),
 ];
-
-/// Where nobody may make a network of their own, both use the same ports.
-static PORTS_IN_USE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn english() {
@@ -51,7 +49,8 @@ fn what_is_not_run_is_tested_elsewhere() {
 }
 
 fn follow(document: &str) {
-    let _in_use = PORTS_IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Where nobody may make a network of their own, both use the same ports, too.
+    let _alone = browser::alone();
     Desk::new(&PORTS).run(&read(document));
 }
 
