@@ -1,4 +1,5 @@
 //! The tutorial: all that its reader does, done; in both languages the same.
+//! `HIKYAKU_TEST_SCREENSHOTS` names a folder for a picture of its page.
 
 use std::fs;
 use std::path::{Path, PathBuf};
