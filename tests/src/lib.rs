@@ -2,10 +2,13 @@
 //!
 //! [`process`] starts the broker binary and other programs and reads what they write, [`wire`] speaks raw
 //! bytes of MQTT to it, [`matrix!`] repeats a list of cases for each protocol version and number of workers.
+//! [`document`] reads what a document tells its reader to do, [`desk`] does it.
 //! Nothing here sleeps for a time: everything waits for a condition, for at most [`PATIENCE`].
 
 use std::time::Duration;
 
+pub mod desk;
+pub mod document;
 pub mod matrix;
 pub mod process;
 pub mod wire;

@@ -68,9 +68,7 @@ impl Broker {
 
     /// Asks the broker to stop with SIGTERM, without waiting.
     pub fn terminate(&self) {
-        let pid = self.process.child.id().to_string();
-        let status = Command::new("sh").arg("-c").arg("kill -TERM \"$0\"").arg(pid).status().unwrap();
-        assert!(status.success(), "kill failed");
+        self.process.signal("TERM");
     }
 
     /// Waits for the broker's end.
@@ -135,6 +133,19 @@ impl Process {
                 self.stderr.text()
             );
         }
+    }
+
+    /// Sends the process a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status =
+            Command::new("sh").arg("-c").arg("kill -\"$0\" \"$1\"").arg(name).arg(pid).status().unwrap();
+        assert!(status.success(), "kill failed");
+    }
+
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the process ends by itself.

@@ -64,7 +64,7 @@ Below all options: [passwords](#users-and-their-passwords), [rights](#rights-by-
 
 Options marked *listener* are about the `listener` above them; those marked *security* too, if `per_listener_settings` is
 true, and about all listeners otherwise. Options marked *own* are not known to mosquitto. What is not listed here is in
-[mosquitto-compat.md](mosquitto-compat.md).
+[mosquitto-compat.md](mosquitto-compat.md). An introduction step by step is [tutorial.md](tutorial.md).
 
 This file is written from the table the parser uses; a test keeps it current.
 ";

@@ -5,6 +5,7 @@
 #![cfg(feature = "real-clients")]
 
 mod auth;
+mod browser;
 mod command_line;
 mod connections;
 mod mosquitto;
@@ -13,3 +14,4 @@ mod paho;
 mod script;
 mod tools;
 mod transports;
+mod tutorial;
