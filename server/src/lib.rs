@@ -17,10 +17,14 @@
 //! Workers share nothing; they post letters to each other. A connection belongs to the shard its client
 //! id hashes to: whoever accepts it reads until the CONNECT is there, then hands it over whole.
 
+mod admission;
 pub mod auth;
+mod census;
 mod clock;
 pub mod config;
 mod connection;
+mod inherited;
+mod letter;
 mod listener;
 mod lobby;
 mod refusal;
@@ -30,6 +34,7 @@ mod wake;
 mod watch;
 mod worker;
 
+pub use inherited::Inherited;
 pub use server::{Bindings, Options, Remote, Server, StartError};
 pub use transport::Certificates;
 pub use watch::Watch;

@@ -1,6 +1,9 @@
 //! Where connections come in.
 
+use crate::admission::Count;
 use crate::config::{Endpoint, ListenerSettings};
+use crate::inherited::Inherited;
+use crate::refusal::{Refusal, Refusals};
 use crate::transport::{self, Transport};
 use hikyaku_proto::time::Instant;
 use mio::net::TcpListener;
@@ -13,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A bound socket, not yet watched.
@@ -25,13 +29,14 @@ pub(crate) struct Bound {
     /// The index into [`Config::listeners`](hikyaku_proto::broker::Config::listeners).
     listener: u16,
     tcp_nodelay: bool,
+    count: Arc<Count>,
 }
 
 #[derive(Debug)]
 enum Listening {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(UnixListener, #[expect(dead_code, reason = "held until it is dropped")] SocketFile),
+    Unix(UnixListener, #[expect(dead_code, reason = "held until it is dropped")] Option<SocketFile>),
 }
 
 /// The file of a unix socket, which goes when nobody listens any more.
@@ -45,40 +50,83 @@ const BACKLOG: i32 = 4096;
 /// After this much silence the system asks whether a peer is still there.
 const KEEPALIVE: Duration = Duration::from_secs(300);
 
-/// Binds and listens where `settings` say. Addresses beyond the first may be absent.
-pub(crate) fn bind(settings: &ListenerSettings, listener: u16) -> Result<Vec<Bound>, (String, io::Error)> {
+/// Binds and listens where `settings` say. Addresses beyond the first may be absent. What was inherited takes the
+/// place of what has its address, or of all if none has.
+pub(crate) fn bind(
+    settings: &ListenerSettings,
+    listener: u16,
+    count: &Arc<Count>,
+    inherited: Vec<Inherited>,
+) -> Result<Vec<Bound>, (String, io::Error)> {
     let tcp_nodelay = settings.tcp_nodelay;
+    let new = |socket, name, address| {
+        let count = Arc::clone(count);
+        Bound { socket, name, address, listener, tcp_nodelay, count }
+    };
     let mut bound = Vec::new();
     match &settings.endpoint {
+        // Inherited: by its path, or by its name in the place of all.
+        _ if inherited.iter().any(|socket| !socket.is_at(&settings.endpoint)) => {}
         Endpoint::Tcp { addresses } => {
-            for (i, &address) in addresses.iter().enumerate() {
+            let own = |address: &&SocketAddr| !inherited.iter().any(|socket| socket.covers(**address));
+            for (i, &address) in addresses.iter().filter(own).enumerate() {
                 match listen(address, settings.bind_interface.as_deref()) {
                     Ok(socket) => {
                         let address = socket.local_addr().map_err(|e| (address.to_string(), e))?;
                         let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
                         log::info!("Opening {family} listen socket on {address}.");
-                        let (socket, name) = (Listening::Tcp(socket), address.to_string());
-                        bound.push(Bound { socket, name, address: Some(address), listener, tcp_nodelay });
+                        bound.push(new(Listening::Tcp(socket), address.to_string(), Some(address)));
                     }
                     Err(e) if i > 0 && is_absent(&e) => log::warn!("Not listening on {address}: {e}."),
                     Err(e) => return Err((address.to_string(), e)),
                 }
             }
         }
+        Endpoint::Unix(_) if !inherited.is_empty() => {}
         #[cfg(unix)]
         Endpoint::Unix(path) => {
             let name = path.display().to_string();
             let socket = listen_unix(path).map_err(|e| (name.clone(), e))?;
             log::info!("Opening unix listen socket on path {name}.");
-            let socket = Listening::Unix(socket, SocketFile(path.clone()));
-            bound.push(Bound { socket, name, address: None, listener, tcp_nodelay });
+            let socket = Listening::Unix(socket, Some(SocketFile(path.clone())));
+            bound.push(new(socket, name, None));
         }
         #[cfg(not(unix))]
         Endpoint::Unix(path) => {
             return Err((path.display().to_string(), io::ErrorKind::Unsupported.into()));
         }
     }
+    for socket in inherited {
+        let name = socket.endpoint().to_string();
+        log::info!("Listening on inherited socket {socket}.");
+        let (socket, address) = adopt(socket).map_err(|e| (name.clone(), e))?;
+        bound.push(new(socket, name, address));
+    }
     Ok(bound)
+}
+
+/// Makes a socket that was inherited one of ours.
+fn adopt(inherited: Inherited) -> io::Result<(Listening, Option<SocketAddr>)> {
+    let is_tcp = matches!(inherited.endpoint(), Endpoint::Tcp { .. });
+    let socket = inherited.socket;
+    socket.set_nonblocking(true)?;
+    if !is_tcp {
+        let socket = std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket));
+        // The file stays: whoever made it goes on listening.
+        return Ok((Listening::Unix(UnixListener::from_std(socket), None), None));
+    }
+    keep_alive(&socket);
+    let socket = TcpListener::from_std(socket.into());
+    let address = socket.local_addr()?;
+    Ok((Listening::Tcp(socket), Some(address)))
+}
+
+/// For clients without keep alive: accepted sockets inherit it (on Linux), which costs nothing each.
+fn keep_alive(socket: &Socket) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
+    if let Err(e) = socket.set_tcp_keepalive(&probes) {
+        log::debug!("No TCP keepalive: {e}.");
+    }
 }
 
 fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
@@ -95,11 +143,7 @@ fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListene
     if interface.is_some() {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    // For clients without keep alive: accepted sockets inherit it (on Linux), which costs nothing each.
-    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
-    if let Err(e) = socket.set_tcp_keepalive(&probes) {
-        log::debug!("{address}: no TCP keepalive: {e}.");
-    }
+    keep_alive(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -209,7 +253,7 @@ impl Doors {
         for (i, door) in doors.iter_mut().enumerate() {
             registry.register(door.bound.socket.source(), token(i), mio::Interest::READABLE)?;
         }
-        Ok(Doors { doors, next: 0, starved_until: None, complained: false })
+        Ok(Doors { doors, ..Doors::default() })
     }
 
     /// Someone knocked.
@@ -231,7 +275,7 @@ impl Doors {
     }
 
     /// Lets the next one in, if someone waits and there is room.
-    pub(crate) fn accept(&mut self, now: Instant) -> Option<Accepted> {
+    pub(crate) fn accept(&mut self, now: Instant, refusals: &mut Refusals) -> Option<Accepted> {
         if self.starved_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -241,11 +285,19 @@ impl Doors {
             let door = &mut self.doors[place];
             match door.bound.socket.accept(door.bound.tcp_nodelay) {
                 Ok((socket, peer)) => {
+                    let ticket = match door.bound.count.enter() {
+                        Ok(ticket) => ticket,
+                        Err(full) => {
+                            // Dropping the socket closes it.
+                            refusals.say(now, Refusal::Full, peer, Some(&door.bound.name), &full);
+                            continue;
+                        }
+                    };
                     match peer {
                         Some(peer) => log::debug!("New connection from {peer} on {}.", door.bound.name),
                         None => log::debug!("New connection on {}.", door.bound.name),
                     }
-                    let transport = Transport::Plain(socket);
+                    let transport = Transport::Plain(socket, ticket);
                     return Some(Accepted { transport, peer, listener: door.bound.listener });
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -4,11 +4,12 @@ mod cli;
 mod logger;
 mod privileges;
 mod signals;
+mod systemd;
 
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Certificates, Options, Remote, StartError, Watch};
+use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, Watch};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -18,6 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use systemd::Notifier;
 
 /// The arguments or the configuration are wrong.
 const USAGE: u8 = 3;
@@ -50,7 +52,7 @@ fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Says what there is to say of the configuration. Changes nothing.
 fn test(run: &Run) -> ExitCode {
-    match read_all(run, None) {
+    match read_all(run, &[], None) {
         Ok(((settings, _), problems)) => {
             print(&mut std::io::stderr(), &lines(problems), 0);
             let listeners = lines(settings.listeners.iter().map(ListenerSettings::describe));
@@ -60,10 +62,13 @@ fn test(run: &Run) -> ExitCode {
     }
 }
 
-/// The settings of the file and the command line.
-fn read(run: &Run) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+/// The settings of the file and the command line; without these, for the `sockets` that were passed on.
+fn read(run: &Run, sockets: &[Inherited]) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     let (mut settings, problems) = match &run.config {
         Some(file) => config::read(file, &run.ports)?,
+        None if run.ports.is_empty() && !sockets.is_empty() => {
+            Settings::without_file_at(sockets.iter().map(Inherited::endpoint))
+        }
         None => (Settings::without_file(&run.ports), Vec::new()),
     };
     settings.workers = run.workers.or(settings.workers);
@@ -113,8 +118,8 @@ fn keep_problems<T>(loaded: Loaded<T>, problems: &mut Vec<Problem>) -> Option<T>
 }
 
 /// What a start, or the test of one, has to know.
-fn read_all(run: &Run, keylog: Option<&Path>) -> Loaded<(Settings, Files)> {
-    let (settings, mut problems) = read(run)?;
+fn read_all(run: &Run, sockets: &[Inherited], keylog: Option<&Path>) -> Loaded<(Settings, Files)> {
+    let (settings, mut problems) = read(run, sockets)?;
     problems.extend(privileges::check(&settings, run.config.as_deref()));
     let (secured, problems) = secure(settings, problems, |listeners| Certificates::load(listeners, keylog))?;
     match problems.iter().any(|p| p.severity == Severity::Error) {
@@ -124,7 +129,11 @@ fn read_all(run: &Run, keylog: Option<&Path>) -> Loaded<(Settings, Files)> {
 }
 
 fn serve(run: &Run) -> ExitCode {
-    let ((settings, files), problems) = match read_all(run, run.tls_keylog.as_deref()) {
+    let sockets = match systemd::take_sockets() {
+        Ok(sockets) => sockets,
+        Err(what) => return print(&mut std::io::stderr(), &format!("Error: {what}\n"), USAGE),
+    };
+    let ((settings, files), problems) = match read_all(run, &sockets, run.tls_keylog.as_deref()) {
         Ok(read) => read,
         Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
     };
@@ -137,7 +146,7 @@ fn serve(run: &Run) -> ExitCode {
         log::info!("Config loaded from {}.", file.display());
     }
     problems.iter().for_each(say);
-    match start(run, settings, files, logger) {
+    match start(run, settings, files, sockets, logger) {
         Ok(()) => {
             log::info!("hikyaku version {VERSION} terminating");
             ExitCode::SUCCESS
@@ -163,7 +172,8 @@ impl From<String> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        let code = if matches!(error, StartError::Settings(_)) { USAGE } else { FAILURE };
+        let code =
+            if matches!(error, StartError::Settings(_) | StartError::Inherited(_)) { USAGE } else { FAILURE };
         Failure { code, message: error.to_string() }
     }
 }
@@ -178,7 +188,14 @@ fn say(problem: &Problem) {
 }
 
 /// Opens what needs privileges, gives them up, and serves until the end.
-fn start(run: &Run, settings: Settings, files: Files, logger: &'static Logger) -> Result<(), Failure> {
+fn start(
+    run: &Run,
+    settings: Settings,
+    files: Files,
+    sockets: Vec<Inherited>,
+    logger: &'static Logger,
+) -> Result<(), Failure> {
+    let notifier = Notifier::from_env();
     raise_open_files();
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
@@ -189,17 +206,26 @@ fn start(run: &Run, settings: Settings, files: Files, logger: &'static Logger) -
     let Files { certificates, security, watch } = files;
     let mut options = Options::from_settings(&settings, security);
     options.certificates = Some(certificates);
-    let bindings = Bindings::open(options)?;
+    let bindings = Bindings::inherit(options, sockets)?;
     for listener in &settings.listeners {
         log::info!("{}", listener.describe());
     }
     let pid_file = settings.pid_file.as_deref().map(PidFile::write).transpose()?;
     give_up_root(settings.user.as_deref(), logger, pid_file.as_ref())?;
     let server = bindings.start()?;
-    let mut reload = Reload { run: run.clone(), settings, watch, logger, remote: server.remote() };
+    let (status, run, remote) = (status(&settings), run.clone(), server.remote());
+    let mut reload = Reload { run, settings, watch, logger, remote, notifier: notifier.clone() };
     std::thread::spawn(move || reload.watch(signals));
     log::info!("hikyaku version {VERSION} running");
+    notifier.ready(&status);
+    notifier.keep_watch(server.remote());
     server.wait().map_err(|e| format!("A worker ended: {e}.").into())
+}
+
+/// Where it listens, for the service manager to show.
+fn status(settings: &Settings) -> String {
+    let places: Vec<_> = settings.listeners.iter().map(|l| l.endpoint.to_string()).collect();
+    format!("Listening on {}.", places.join(", "))
 }
 
 fn give_up_root(user: Option<&str>, logger: &Logger, pid_file: Option<&PidFile>) -> Result<(), String> {
@@ -246,6 +272,7 @@ struct Reload {
     watch: Watch,
     logger: &'static Logger,
     remote: Remote,
+    notifier: Notifier,
 }
 
 impl Reload {
@@ -264,10 +291,15 @@ impl Reload {
             };
             for signal in came {
                 match signal {
-                    SIGHUP => self.reload(),
+                    SIGHUP => {
+                        self.notifier.reloading();
+                        self.reload();
+                        self.notifier.ready(&status(&self.settings));
+                    }
                     _ if asked => std::process::exit(FAILURE.into()),
                     _ => {
                         asked = true;
+                        self.notifier.stopping();
                         self.remote.shutdown();
                     }
                 }
@@ -316,7 +348,7 @@ impl Reload {
         if self.run.config.is_none() {
             return log::info!("There is no configuration to reload.");
         }
-        let read = read(&self.run).and_then(|(mut settings, problems)| {
+        let read = read(&self.run, &[]).and_then(|(mut settings, problems)| {
             let remarks = settings.fit_to(&self.settings);
             let load = |listeners: &[ListenerSettings]| self.remote.load_certificates(listeners);
             let ((settings, files), problems) = secure(settings, problems, load)?;
@@ -337,6 +369,7 @@ impl Reload {
         remarks.iter().for_each(|remark| log::warn!("{remark}"));
         self.remote.use_certificates(files.certificates);
         self.remote.configure(settings.core.clone(), files.security);
+        self.remote.limit_connections(settings.max_connections, &settings.listeners);
         self.watch = files.watch;
         self.settings = settings;
         log::info!("The configuration was reloaded.");

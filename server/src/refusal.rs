@@ -13,13 +13,16 @@ pub(crate) enum Refusal {
     Speech,
     /// TLS could not be agreed on, or a certificate names nobody.
     Tls,
+    /// There are as many as may be.
+    Full,
     /// Its page may not connect, or comes without TLS.
     Web,
 }
 
 const KINDS: usize = Refusal::Web as usize + 1;
 /// Many of each kind.
-const MANY: [&str; KINDS] = ["Clients of another protocol", "Failures of TLS", "Refused web pages"];
+const MANY: [&str; KINDS] =
+    ["Clients of another protocol", "Failures of TLS", "Connections beyond the limits", "Refused web pages"];
 const EVERY: Duration = Duration::from_secs(1);
 
 /// When each kind may be said again, and how often it was not.

@@ -1,12 +1,16 @@
 //! A whole broker in this process: bound sockets, worker threads, and the way to end them.
 
+use crate::admission::Counts;
 use crate::auth::{Hasher, Security};
+use crate::census::Census;
 use crate::clock::Clock;
 use crate::config::{ListenerSettings, Problem, Settings, Severity};
+use crate::inherited::{Inherited, deal};
+use crate::letter::Letter;
 use crate::listener::{Bound, bind};
 use crate::transport::{Certificates, Gates};
 use crate::wake::{Letterbox, mailbox};
-use crate::worker::{Common, Letter, MAILBOX, Seat, Worker};
+use crate::worker::{Common, MAILBOX, Seat, Worker};
 use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
@@ -24,6 +28,8 @@ pub struct Options {
     /// How many threads, each with a shard of the sessions: brought into 1 to
     /// [`SHARDS_MAX`]. As many as there are cores is right for most.
     pub workers: u16,
+    /// How many clients may be connected at once, to all listeners together.
+    pub max_connections: Option<u32>,
     /// How to treat clients.
     pub config: Config,
     /// Who may come in: what [`Security::load`] made of the same listeners as `config`.
@@ -41,6 +47,7 @@ impl Default for Options {
         Options {
             listeners: Vec::new(),
             workers: 1,
+            max_connections: None,
             config: Config::default(),
             security: Security::default(),
             certificates: None,
@@ -60,6 +67,7 @@ pub struct Server {
 /// Asks a [`Server`] to end, from anywhere.
 #[derive(Clone)]
 pub struct Remote {
+    counts: Counts,
     letterboxes: Arc<[Letterbox<Letter>]>,
     gates: Arc<Gates>,
     /// What holds now.
@@ -76,6 +84,8 @@ pub enum StartError {
         /// The system's word.
         cause: io::Error,
     },
+    /// A socket was inherited that belongs to no listener.
+    Inherited(String),
     /// There is no address to listen on.
     NoEndpoint,
     /// What was configured cannot be used: a certificate, for instance.
@@ -88,6 +98,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Bindings {
     bound: Vec<Bound>,
+    counts: Counts,
     gates: Gates,
     workers: u16,
     config: Config,
@@ -100,7 +111,8 @@ impl Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
-        Options { listeners, workers, config, security, ..Options::default() }
+        let max_connections = settings.max_connections;
+        Options { listeners, workers, max_connections, config, security, ..Options::default() }
     }
 }
 
@@ -110,21 +122,33 @@ impl Bindings {
     /// # Errors
     /// If a certificate cannot be used, or an address cannot be bound.
     pub fn open(options: Options) -> Result<Bindings, StartError> {
+        Bindings::inherit(options, Vec::new())
+    }
+
+    /// As [`Bindings::open`], with sockets that someone else has opened in the place of those listeners, or
+    /// addresses of listeners, that they belong to.
+    ///
+    /// # Errors
+    /// Also if one of `sockets` belongs to no listener.
+    pub fn inherit(options: Options, sockets: Vec<Inherited>) -> Result<Bindings, StartError> {
+        let dealt = deal(sockets, &options.listeners).map_err(StartError::Inherited)?;
         let certificates = match options.certificates {
             Some(certificates) => certificates,
             None => read(&options.listeners, options.tls_keylog.as_deref())?,
         };
         let mut bound = Vec::new();
-        for (settings, listener) in options.listeners.iter().zip(0..) {
+        let counts = Counts::new(options.listeners.len());
+        counts.limit(options.max_connections, options.listeners.iter().map(|l| l.max_connections));
+        for ((settings, listener), sockets) in options.listeners.iter().zip(0..).zip(dealt) {
             let listen = |(address, cause)| StartError::Listen { address, cause };
-            bound.extend(bind(settings, listener).map_err(listen)?);
+            bound.extend(bind(settings, listener, &counts.of(listener), sockets).map_err(listen)?);
         }
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
         let Options { workers, config, security, .. } = options;
-        let gates = Gates::new(certificates);
-        Ok(Bindings { bound, gates, workers: workers.clamp(1, SHARDS_MAX), config, security })
+        let (gates, workers) = (Gates::new(certificates), workers.clamp(1, SHARDS_MAX));
+        Ok(Bindings { bound, counts, gates, workers, config, security })
     }
 
     /// Starts the workers.
@@ -146,13 +170,14 @@ impl Server {
     }
 
     fn run(bindings: Bindings) -> io::Result<Server> {
-        let Bindings { bound, gates, workers, config, security } = bindings;
+        let Bindings { bound, counts, gates, workers, config, security } = bindings;
         let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let (clock, gates) = (Clock::start(), Arc::new(gates));
         let config = Arc::new(config);
         let security = Arc::new(security);
         let hasher = Arc::new(Hasher::new());
         let placement = Arc::new(Placement::new(random()?, workers));
+        let census = Census::new(workers);
         let mut seats = Vec::new();
         let mut letterboxes = Vec::new();
         for id in 0..workers {
@@ -163,12 +188,13 @@ impl Server {
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
         let remote = Remote {
+            counts,
             letterboxes: letterboxes.clone(),
             gates: gates.clone(),
             security: Arc::new(Mutex::new(security.clone())),
         };
         let mut server = Server { local_addrs, remote, threads: vec![] };
-        let common = Common { gates, config, security, hasher, placement, letterboxes, clock };
+        let common = Common { gates, config, security, hasher, placement, letterboxes, census, clock };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
@@ -241,6 +267,19 @@ impl Remote {
         });
     }
 
+    /// How many connections there may be from now on: in all, and at each listener. Those there are stay.
+    pub fn limit_connections(&self, all: Option<u32>, listeners: &[ListenerSettings]) {
+        self.counts.limit(all, listeners.iter().map(|l| l.max_connections));
+    }
+
+    /// Waits until each worker has turned: served what it had and looked for more. False if one has ended.
+    pub fn await_turn(&self) -> bool {
+        let (answer, answers) = crossbeam_channel::bounded(self.letterboxes.len());
+        self.tell_all(|| Letter::Roll(answer.clone()));
+        drop(answer);
+        self.letterboxes.iter().all(|_| answers.recv().is_ok())
+    }
+
     /// Tells the server to end. Returns at once.
     pub fn shutdown(&self) {
         self.tell_all(|| Letter::Shutdown);
@@ -299,6 +338,7 @@ impl fmt::Display for StartError {
             }
             StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
             StartError::Settings(problem) => problem.fmt(f),
+            StartError::Inherited(what) => f.write_str(what),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),
             StartError::System(cause) => write!(f, "Cannot start: {cause}."),
         }
@@ -309,7 +349,7 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
-            StartError::NoEndpoint | StartError::Settings(_) => None,
+            StartError::Inherited(_) | StartError::NoEndpoint | StartError::Settings(_) => None,
         }
     }
 }

@@ -5,14 +5,15 @@
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
 use crate::auth::{Exchanges, Hasher, Security};
+use crate::census::Census;
 use crate::clock::Clock;
 use crate::connection::{Connection, Places};
+use crate::letter::Letter;
 use crate::listener::{Accepted, Bound, Doors};
 use crate::lobby::{Guest, Lobby};
 use crate::refusal::{Refusal, Refusals};
 use crate::transport::{Detected, Gates, Received, Transport};
 use crate::wake::{Letterbox, Mailbox};
-use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::{
     Authenticate, Config, ConnId, Home, Input, Output, Placement, Revoked, Shard, ShardId, Verdict,
 };
@@ -25,23 +26,6 @@ use std::fmt::Display;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What workers tell each other, and the outside tells them.
-#[derive(Debug)]
-pub(crate) enum Letter {
-    /// One shard to another.
-    Peer { from: ShardId, message: PeerMessage },
-    /// A connection whose home is with you, with what it has sent so far.
-    Arrival { transport: Transport, guest: Box<Guest> },
-    /// What came of asking who a client is, and by what it was judged.
-    Authenticated { conn: ConnId, verdict: Verdict, by: Arc<Security> },
-    /// What holds from now on, and who has to go.
-    Configured { config: Arc<Config>, security: Arc<Security>, revoked: Arc<[Arc<Revoked>]> },
-    /// A connection that is to do its TLS handshake with you.
-    Guest { transport: Transport, guest: Box<Guest> },
-    /// Say goodbye and end.
-    Shutdown,
-}
 
 /// What a worker is made of that can fail to be made.
 pub(crate) struct Seat {
@@ -60,6 +44,7 @@ pub(crate) struct Common {
     pub(crate) hasher: Arc<Hasher>,
     pub(crate) placement: Arc<Placement>,
     pub(crate) letterboxes: Arc<[Letterbox<Letter>]>,
+    pub(crate) census: Census,
     pub(crate) clock: Clock,
 }
 
@@ -99,6 +84,7 @@ pub(crate) struct Worker {
     poll: Poll,
     mailbox: Mailbox<Letter>,
     letterboxes: Arc<[Letterbox<Letter>]>,
+    census: Census,
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
     doors: Doors,
@@ -125,7 +111,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(seat: Seat, bound: Vec<Bound>, common: Common) -> io::Result<Self> {
         let Seat { id, seed, poll, mailbox } = seat;
-        let Common { gates, config, security, hasher, placement, letterboxes, clock } = common;
+        let Common { gates, config, security, hasher, placement, letterboxes, census, clock } = common;
         let now = clock.now();
         let shards = letterboxes.len() as u16;
         let shard = Shard::new(id, shards, seed, Arc::clone(&config), Arc::clone(&placement), now);
@@ -143,6 +129,7 @@ impl Worker {
             poll,
             mailbox,
             letterboxes,
+            census,
             to_ring: 0,
             doors,
             gates,
@@ -180,6 +167,9 @@ impl Worker {
             unseen = if all_seen { 0 } else { unseen + 1 };
             now = self.clock.now();
             self.mailbox.wake_up();
+            if self.config.max_sessions != u32::MAX {
+                self.census.hear(now, &mut self.shard);
+            }
             for event in &events {
                 self.on_event(now, event);
             }
@@ -193,6 +183,9 @@ impl Worker {
                 self.shard.handle(now, Input::Timeout);
             }
             self.flush(now);
+            if self.config.max_sessions != u32::MAX {
+                self.census.tell(&self.shard);
+            }
         }
         Ok(())
     }
@@ -259,6 +252,7 @@ impl Worker {
                     self.configure(now, config, security, &revoked);
                 }
                 Some(Letter::Guest { transport, guest }) => self.take_guest(transport, guest),
+                Some(Letter::Roll(answer)) => drop(answer.try_send(())),
                 Some(Letter::Shutdown) => self.begin_to_end(now),
                 None => return,
             }
@@ -550,7 +544,7 @@ impl Worker {
 
     fn accept(&mut self, now: Instant) {
         for _ in 0..ACCEPTS_PER_TURN {
-            let Some(accepted) = self.doors.accept(now) else { return };
+            let Some(accepted) = self.doors.accept(now, &mut self.refusals) else { return };
             self.admit(now, accepted);
             // Who comes into a full lobby drives the oldest out. One a turn: each guest has then had
             // a turn in which its CONNECT, if there, was read.
@@ -609,7 +603,7 @@ impl Worker {
     fn detect(&mut self, now: Instant, conn: ConnId, bytes: usize) -> bool {
         let Some(connection) = self.connections.get_mut(conn) else { return false };
         let Some(guest) = &mut connection.guest else { return false };
-        if !matches!(connection.transport, Transport::Plain(_)) || !guest.received.is_empty() {
+        if !matches!(connection.transport, Transport::Plain(..)) || !guest.received.is_empty() {
             return true;
         }
         let Some(gate) = self.gates.at(guest.listener) else { return true };

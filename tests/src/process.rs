@@ -291,6 +291,14 @@ pub fn tool_binary(name: &str) -> PathBuf {
     path
 }
 
+/// The Debian package, which `tests/run` builds: the newest under `target/debian`.
+pub fn package() -> PathBuf {
+    let files = std::fs::read_dir(target_folder().join("debian")).into_iter().flatten().flatten();
+    let packages = files.map(|file| file.path()).filter(|path| path.extension() == Some(OsStr::new("deb")));
+    let newest = packages.max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok());
+    newest.expect("there is no package: run `cargo deb -p hikyaku`, or ./tests/run, which does")
+}
+
 /// A file that `tests/run` installs under `target/clients`.
 pub fn installed(path: &str) -> PathBuf {
     let path = target_folder().join("clients").join(path);

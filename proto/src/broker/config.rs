@@ -40,6 +40,9 @@ pub struct Config {
     pub max_topic_separators: u16,
     /// How many subscriptions a session may have.
     pub max_subscriptions: u32,
+    /// How many sessions there may be in all shards; `u32::MAX` is no limit. Shards know of each other's by
+    /// [`Input::SessionsElsewhere`](super::Input::SessionsElsewhere).
+    pub max_sessions: u32,
     /// The longest session expiry interval granted, in seconds; `u32::MAX` grants any.
     pub max_session_expiry_s: u32,
     /// How long a connection may take until its CONNECT is complete, in seconds.
@@ -77,6 +80,7 @@ impl Default for Config {
             max_topic_alias_broker: 10,
             max_topic_separators: 200,
             max_subscriptions: 100_000,
+            max_sessions: u32::MAX,
             max_session_expiry_s: u32::MAX,
             connect_timeout_s: 10,
             connect_bytes_max: 100_000,

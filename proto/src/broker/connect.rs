@@ -251,6 +251,10 @@ impl Shard {
         {
             self.end_session(index);
         }
+        if keep.is_none() && !self.has_room_for_session() {
+            let refusal = (ReasonCode::ServerBusy, "there are as many sessions as may be");
+            return self.refuse(id, Some(subject), refusal);
+        }
         let index = match keep {
             Some(index) => {
                 // A will whose delay has not passed is not sent any more [MQTT-3.1.3-9]; one without delay is due.
@@ -351,6 +355,11 @@ impl Shard {
             self.wake_replays(index);
         }
         Flow::Continue
+    }
+
+    fn has_room_for_session(&self) -> bool {
+        let there_are = self.sessions.len() as u64 + u64::from(self.sessions_elsewhere);
+        there_are < u64::from(self.config.max_sessions) || self.config.max_sessions == u32::MAX
     }
 
     /// Whether a session is still there for one who wants it back.

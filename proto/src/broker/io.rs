@@ -117,6 +117,8 @@ pub enum Input<'a> {
     /// A new configuration, already checked. Connections stay; what they may do is decided anew, for what
     /// is queued as well.
     Configured(Arc<Config>),
+    /// How many sessions the other shards have now. Needed only where [`Config::max_sessions`] is a limit.
+    SessionsElsewhere(u32),
     /// Some who were let in would not be any more: close them. After [`Input::Configured`].
     Revoked(Arc<Revoked>),
     /// Say goodbye to every client (5.0: DISCONNECT 0x8B) and close them.

@@ -75,6 +75,7 @@ pub struct Shard {
     sessions: Slab<Session>,
     session_index: Index,
     last_serial: u32,
+    sessions_elsewhere: u32,
 
     subscriptions: Trie<Subscription>,
     groups: share::Groups,
@@ -174,6 +175,7 @@ impl Shard {
             sessions: Slab::new(),
             session_index: Index::new(),
             last_serial: 0,
+            sessions_elsewhere: 0,
             subscriptions: Trie::new(hash),
             groups: share::Groups::default(),
             interest: Interest::new(placement.key()),
@@ -231,6 +233,7 @@ impl Shard {
             Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict),
             Input::Publish { message } => self.publish_from_within(&message),
             Input::Peer { from, message } => self.on_peer(from, message),
+            Input::SessionsElsewhere(n) => self.sessions_elsewhere = n,
             Input::Configured(config) => self.on_configured(config),
             Input::Revoked(revoked) => self.on_revoked(&revoked),
             Input::Shutdown => self.on_shutdown(),

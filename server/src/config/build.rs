@@ -54,9 +54,38 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         reload_interval_s: draft.reload_interval_s,
         pid_file: draft.pid_file,
         persistence: draft.persistence,
+        max_connections: draft.max_connections,
         workers: draft.workers,
     };
     (settings, draft.problems)
+}
+
+/// Puts listeners like the first at `endpoints`, in the place of all.
+pub(super) fn move_to(
+    settings: &mut Settings,
+    endpoints: impl IntoIterator<Item = Endpoint>,
+) -> Vec<Problem> {
+    let cores = std::mem::take(&mut settings.core.listeners);
+    let all = std::mem::take(&mut settings.listeners);
+    let Some(first) = all.into_iter().zip(cores).next() else { return Vec::new() };
+    let mut problems = Vec::new();
+    for endpoint in endpoints {
+        let (mut listener, mut core) = first.clone();
+        listener.endpoint = endpoint;
+        listener.local_only_default = listener.is_local();
+        if !listener.local_only_default {
+            core.authentication = Authentication::Ask;
+            let message = format!(
+                "Other machines can reach {}, and there is no configuration that says who may connect: nobody may. \
+                 Write one, and start with '-c FILE'.",
+                listener.endpoint
+            );
+            problems.push(Problem { at: None, severity: Severity::Warning, message });
+        }
+        settings.listeners.push(listener);
+        settings.core.listeners.push(core);
+    }
+    problems
 }
 
 impl Draft {

@@ -49,6 +49,16 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// What a broker without a configuration does that was given sockets, which listen at `endpoints`: as
+    /// [`Settings::without_file`], but that nobody is let in where other machines can connect.
+    pub fn without_file_at(endpoints: impl IntoIterator<Item = Endpoint>) -> (Settings, Vec<Problem>) {
+        let mut settings = Settings::without_file(&[]);
+        let problems = build::move_to(&mut settings, endpoints);
+        (settings, problems)
+    }
+}
+
 fn finish(mut draft: Draft, ports: &[u16]) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     advice::check(&mut draft);
     let (settings, problems) = build::build(draft, ports);

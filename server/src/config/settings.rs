@@ -29,6 +29,8 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// What is kept on disk.
     pub persistence: PersistenceSettings,
+    /// How many clients may be connected at once, to all listeners together.
+    pub max_connections: Option<u32>,
     /// How many threads work; `None` is one per core.
     pub workers: Option<u16>,
 }

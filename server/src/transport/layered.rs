@@ -10,6 +10,7 @@ use super::plain::Socket;
 use super::tls::{HEADROOM, Tls};
 use super::websocket::{CLOSE_NORMAL, WebSocket};
 use super::{Received, SLICES, Sent, certificate};
+use crate::admission::Ticket;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 /// A socket and the layers around it.
 pub(crate) struct Layered {
     socket: Socket,
+    /// Held until it is dropped, after the socket.
+    _ticket: Ticket,
     gate: Arc<Gate>,
     /// Read before the layers were there: it goes first.
     unread: Vec<u8>,
@@ -58,6 +61,7 @@ enum Inside {
 impl Layered {
     pub(super) fn new(
         socket: Socket,
+        ticket: Ticket,
         gate: Arc<Gate>,
         detected: Detected,
         unread: Vec<u8>,
@@ -77,6 +81,7 @@ impl Layered {
         let out = Vec::new();
         Ok(Layered {
             socket,
+            _ticket: ticket,
             gate,
             unread,
             tls,

@@ -19,6 +19,7 @@ pub use gates::Certificates;
 pub(crate) use gates::Gates;
 pub(crate) use plain::Socket;
 
+use crate::admission::Ticket;
 use hikyaku_proto::outbox::Outbox;
 use layered::Layered;
 use std::io::{self, IoSlice};
@@ -28,11 +29,12 @@ use std::sync::Arc;
 /// How many slices one write takes.
 const SLICES: usize = 64;
 
-/// A connected, non-blocking transport. It owns its socket; dropping it closes.
+/// A connected, non-blocking transport. It owns its socket and its place in the count of connections;
+/// dropping it closes the one and gives the other back.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// TCP or a unix stream as it is.
-    Plain(Socket),
+    Plain(Socket, Ticket),
     /// In a box: most connections are plain, and idle, and there are many.
     Layered(Box<Layered>),
 }
@@ -64,8 +66,9 @@ impl Transport {
     /// Puts what `detected` names around a plain socket, from which `read` was already read.
     pub(crate) fn wrap(self, gate: Arc<Gate>, detected: Detected, read: &[u8]) -> io::Result<Transport> {
         match self {
-            Transport::Plain(socket) => {
-                Ok(Transport::Layered(Box::new(Layered::new(socket, gate, detected, read.to_vec())?)))
+            Transport::Plain(socket, ticket) => {
+                let layers = Layered::new(socket, ticket, gate, detected, read.to_vec())?;
+                Ok(Transport::Layered(Box::new(layers)))
             }
             layered @ Transport::Layered(_) => Ok(layered),
         }
@@ -74,7 +77,7 @@ impl Transport {
     /// Reads once, into the front of `buffer`; all of it may be overwritten.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
         match self {
-            Transport::Plain(socket) => socket.read(buffer),
+            Transport::Plain(socket, _) => socket.read(buffer),
             Transport::Layered(layers) => guard(|| layers.read(buffer)),
         }
     }
@@ -82,7 +85,7 @@ impl Transport {
     /// Writes once, as much of `slices` (at most [`SLICES`]) as fits.
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
         match self {
-            Transport::Plain(socket) => socket.write_vectored(slices),
+            Transport::Plain(socket, _) => socket.write_vectored(slices),
             Transport::Layered(layers) => guard(|| layers.write_vectored(slices)),
         }
     }
@@ -111,7 +114,7 @@ impl Transport {
     /// Why the layers turned the peer away with an answer of their own, if it is to be logged; told once.
     pub(crate) fn take_refusal(&mut self) -> Option<Box<str>> {
         match self {
-            Transport::Plain(_) => None,
+            Transport::Plain(..) => None,
             Transport::Layered(layers) => layers.take_refusal(),
         }
     }
@@ -119,7 +122,7 @@ impl Transport {
     /// Whether the layers have something to write that is not in any outbox.
     pub(crate) fn has_pending(&self) -> bool {
         match self {
-            Transport::Plain(_) => false,
+            Transport::Plain(..) => false,
             Transport::Layered(layers) => layers.has_pending(),
         }
     }
@@ -127,7 +130,7 @@ impl Transport {
     /// Writes what the layers have to write. False if the socket takes no more for now.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         match self {
-            Transport::Plain(_) => Ok(true),
+            Transport::Plain(..) => Ok(true),
             Transport::Layered(layers) => guard(|| layers.flush()),
         }
     }
@@ -140,7 +143,7 @@ impl Transport {
     /// How many bytes the layers hold of a peer that has not got through to MQTT.
     pub(crate) fn held(&self) -> usize {
         match self {
-            Transport::Plain(_) => 0,
+            Transport::Plain(..) => 0,
             Transport::Layered(layers) => layers.held(),
         }
     }
@@ -151,7 +154,7 @@ impl Transport {
     /// If the listener takes the user name from the certificate, and there is no such name in it.
     pub(crate) fn identity(&self) -> Result<Option<Box<str>>, &'static str> {
         match self {
-            Transport::Plain(_) => Ok(None),
+            Transport::Plain(..) => Ok(None),
             Transport::Layered(layers) => layers.identity(),
         }
     }
@@ -160,7 +163,7 @@ impl Transport {
     /// `scratch` is overwritten.
     pub(crate) fn shutdown(&mut self, scratch: &mut [u8]) {
         match self {
-            Transport::Plain(socket) => socket.shutdown(scratch),
+            Transport::Plain(socket, _) => socket.shutdown(scratch),
             Transport::Layered(layers) => {
                 let _ = guard(|| {
                     layers.shutdown(scratch);
@@ -182,7 +185,7 @@ impl Transport {
 
     fn socket(&mut self) -> &mut Socket {
         match self {
-            Transport::Plain(socket) => socket,
+            Transport::Plain(socket, _) => socket,
             Transport::Layered(layers) => layers.socket(),
         }
     }

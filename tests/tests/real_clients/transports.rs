@@ -175,6 +175,9 @@ impl Files {
             use_identity_as_username: false,
             use_subject_as_username: false,
             tls_version: None,
+            ciphers: Vec::new(),
+            ciphers_tls13: Vec::new(),
+            disable_client_cert_date_checks: false,
             at: Place { file: Path::new("test.conf").into(), line: 1, column: 1 },
         }
     }

@@ -14,6 +14,11 @@ fn or_unlimited(n: i64, unlimited: i64) -> i64 {
     if n <= 0 { unlimited } else { n }
 }
 
+/// `n`, where 0 and less mean that there is no limit.
+fn positive(n: i64) -> Option<u32> {
+    u32::try_from(n).ok().filter(|&n| n > 0)
+}
+
 pub(super) const OPTIONS: &[Spec] = &[
     Spec::supported(
         "max_packet_size",
@@ -97,17 +102,45 @@ pub(super) const OPTIONS: &[Spec] = &[
         "The longest keep alive granted, in seconds. 5.0 clients are told to use it. Others \
          with a longer one are refused; those with none are let in.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "max_connections",
         ListenerOrDefault,
         Takes::Number {
             least: i64::MIN,
             most: u32::MAX as i64,
             message: "",
-            set: |draft, n| draft.door().settings.max_connections = u32::try_from(n).ok(),
+            set: |draft, n| draft.door().settings.max_connections = positive(n),
         },
-        "-1",
-        "connections are not counted by listener yet; a service manager can bound them all (LimitNOFILE= of a unit)",
+        "-1 (any number)",
+        "How many connections this listener may have at once; those beyond are closed as they come, which is \
+         logged. One counts until it is closed, whether or not it has sent a CONNECT. -1 and 0 are no limit. \
+         (mosquitto does not reload it.)",
+    ),
+    Spec::supported(
+        "global_max_connections",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.max_connections = positive(n),
+        },
+        "-1 (any number)",
+        "How many connections all listeners together may have at once. As `max_connections`.",
+    ),
+    Spec::supported(
+        "global_max_clients",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.core.max_sessions = positive(n).unwrap_or(u32::MAX),
+        },
+        "-1 (any number)",
+        "How many sessions there may be, connected or kept for clients that are not. A client that would need one more \
+         is told that the server is busy (5.0: 0x89, others: 3; mosquitto tells only the former). Several workers \
+         that let clients in at the same moment may exceed it by a few.",
     ),
     Spec::supported(
         "max_qos",
@@ -248,19 +281,5 @@ pub(super) const OPTIONS: &[Spec] = &[
         "",
         "memory is bounded per client ('max_queued_bytes', 'max_packet_size'), not as a whole yet; a service \
          manager can do that (MemoryMax= of a unit)",
-    ),
-    Spec::without_effect(
-        "global_max_clients",
-        Global,
-        ANY_NUMBER,
-        "",
-        "sessions are not counted yet; 'persistent_client_expiration' ends those that nobody comes back to",
-    ),
-    Spec::without_effect(
-        "global_max_connections",
-        Global,
-        ANY_NUMBER,
-        "",
-        "connections are not counted yet; a service manager can bound them (LimitNOFILE= of a unit)",
     ),
 ];

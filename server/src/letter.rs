@@ -1,0 +1,27 @@
+//! What workers tell each other, and the outside tells them.
+
+use crate::auth::Security;
+use crate::lobby::Guest;
+use crate::transport::Transport;
+use crossbeam_channel::Sender;
+use hikyaku_proto::broker::peer::PeerMessage;
+use hikyaku_proto::broker::{Config, ConnId, Revoked, ShardId, Verdict};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// One shard to another.
+    Peer { from: ShardId, message: PeerMessage },
+    /// A connection whose home is with you, with what it has sent so far.
+    Arrival { transport: Transport, guest: Box<Guest> },
+    /// What came of asking who a client is, and by what it was judged.
+    Authenticated { conn: ConnId, verdict: Verdict, by: Arc<Security> },
+    /// What holds from now on, and who has to go.
+    Configured { config: Arc<Config>, security: Arc<Security>, revoked: Arc<[Arc<Revoked>]> },
+    /// A connection that is to do its TLS handshake with you.
+    Guest { transport: Transport, guest: Box<Guest> },
+    /// Answer, to show that you turn.
+    Roll(Sender<()>),
+    /// Say goodbye and end.
+    Shutdown,
+}
