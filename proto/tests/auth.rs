@@ -193,7 +193,7 @@ fn mqtt5_3_15_1_1_reserved_bits_are_malformed() {
 #[test]
 fn mqtt5_3_15_2_1_other_reason_codes_are_refused() {
     authenticated().run("a> RAW f0 06 04 04 15 00 01 4d\n a< DISCONNECT 0x82; CLOSED");
-    authenticated().run("a> RAW f0 06 fe 04 15 00 01 4d\n a< DISCONNECT 0x81; CLOSED");
+    authenticated().run("a> RAW f0 06 fe 04 15 00 01 4d\n a< DISCONNECT 0x82; CLOSED");
     // Success is the server's to say.
     authenticated().run("a> AUTH 0 method=M\n a< DISCONNECT 0x82; CLOSED");
     authenticated().run("a> AUTH\n a< DISCONNECT 0x82; CLOSED");

@@ -58,8 +58,8 @@ fn who_is_not_let_in_is_named_with_the_cause() {
     let file = dir.write("x.conf", &text);
     for (request, line) in [
         (
-            login(4, "c\n", "ann", "b"),
-            r"Client c\n (u'ann') from PEER refused at PORT: the user name or the password is wrong",
+            login(4, "c\u{200b}", "ann", "b"),
+            r"Client c\u{200b} (u'ann') from PEER refused at PORT: the user name or the password is wrong",
         ),
         (
             login(4, "c1", "eve", "b"),

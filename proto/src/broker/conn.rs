@@ -190,7 +190,7 @@ impl Shard {
         let mut used = 0;
         let mut packets = 0;
         let flow = loop {
-            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b != 0x10) {
+            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b >> 4 != 1) {
                 let what = "the first packet is not a CONNECT"; // [MQTT-3.1.0-1]
                 self.log_refusal(id, Denial::Stranger, None, (ReasonCode::ProtocolError, what));
                 self.close(id, Cause::Silent(what));
@@ -238,11 +238,15 @@ impl Shard {
             return self.on_publish(id, frame);
         }
         let Some(version) = self.conn(id).map(|c| c.link.version) else { return Flow::Closed };
-        // Whatever it contains.
-        if let Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp) =
-            frame.packet_type()
-        {
-            return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+        // Whatever these contain.
+        match frame.packet_type() {
+            Some(PacketType::SubAck | PacketType::UnsubAck) if frame.flags() != 0 => {
+                return self.fail(id, ReasonCode::MalformedPacket, "the flags of the fixed header are wrong");
+            }
+            Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck) => {
+                return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+            }
+            _ => {}
         }
         if phase == Phase::Running
             && frame.packet_type() == Some(PacketType::Auth)
@@ -365,6 +369,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return };
         if conn.phase == Phase::New {
             self.refuse_malformed(id, frame, error);
+        } else if error.quiet {
+            self.close(id, Cause::Silent(error.what));
         } else {
             self.fail(id, error.reason, error.what);
         }

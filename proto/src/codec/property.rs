@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use core::iter::FusedIterator;
 
-use super::wire::{Reader, topic_name};
+use super::wire::Reader;
 use super::{DecodeError, EncodeError, PacketType, ReasonCode, VARINT_MAX, Version};
 
 /// What properties belong to: a packet, or the will in a CONNECT.
@@ -426,7 +426,14 @@ impl Property<'_> {
     fn check(&self, context: PropertyContext) -> Result<(), DecodeError> {
         let Some(rules) = rules(self.id()) else { return Err(UNKNOWN) };
         if rules.packets & context.bit() == 0 {
-            return Err(DecodeError::malformed("a property does not belong to its packet", "MQTT 2.2.2.2"));
+            let (what, clause) = ("a property does not belong to its packet", "MQTT 2.2.2.2");
+            // The standard calls it malformed in some places and a protocol error in others; mosquitto answers so.
+            return Err(match context {
+                PropertyContext::Packet(PacketType::Subscribe | PacketType::Unsubscribe) => {
+                    DecodeError::malformed(what, clause)
+                }
+                _ => DecodeError::protocol(what, clause),
+            });
         }
         match rules.value {
             ValueRule::Any => Ok(()),
@@ -447,7 +454,10 @@ impl Property<'_> {
                 Property::ResponseTopic("") => {
                     Err(DecodeError::protocol("the Response Topic is empty", "MQTT-4.7.3-1"))
                 }
-                Property::ResponseTopic(topic) => topic_name(topic.as_bytes(), "MQTT-3.3.2-14").map(drop),
+                Property::ResponseTopic(topic) if topic.contains(['+', '#']) => Err(DecodeError::protocol(
+                    "the Response Topic contains a wildcard character",
+                    "MQTT-3.3.2-14",
+                )),
                 _ => Ok(()),
             },
         }
