@@ -20,6 +20,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
     let qos = || if flag("q2") { 2 } else { u8::from(flag("q1")) };
     let id = number("id").unwrap_or(0) as u16;
     let mut properties = PropertiesBuf::default();
+    further(&words, &mut properties);
     match name {
         "RAW" => return words.iter().map(|w| u8::from_str_radix(w, 16).expect("hex")).collect(),
         "CONNECT" => {
@@ -62,6 +63,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
                         will_properties.push(Property::WillDelayInterval(self::number(&part[5..])));
                     }
                     "q0" => {}
+                    _ if part.contains('=') => further(&[part], &mut will_properties),
                     _ => will_properties.push(Property::MessageExpiryInterval(self::number(&part[3..]))),
                 }
             }
@@ -85,9 +87,6 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             }
             if let Some(n) = number("exp") {
                 properties.push(Property::MessageExpiryInterval(n));
-            }
-            if let Some(n) = value("up") {
-                properties.push(Property::UserProperty(n, n));
             }
             let payload = match number("size") {
                 Some(n) => vec![b'x'; n as usize],
@@ -140,6 +139,25 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
     out
 }
 
+/// The properties of requests and messages that some words name, in their order: `up=name:value` and so on.
+fn further<'a>(words: &[&'a str], properties: &mut PropertiesBuf) {
+    for (key, value) in words.iter().filter_map(|word| word.split_once('=')) {
+        properties.push(match key {
+            "up" => {
+                let (name, value) = value.split_once(':').unwrap_or((value, value));
+                Property::UserProperty(name, value)
+            }
+            "pfi" => Property::PayloadFormatIndicator(number(value) as u8),
+            "ct" => Property::ContentType(value),
+            "rt" => Property::ResponseTopic(value),
+            "cd" => Property::CorrelationData(value.as_bytes()),
+            "rri" => Property::RequestResponseInformation(number(value) as u8),
+            "rpi" => Property::RequestProblemInformation(number(value) as u8),
+            _ => continue,
+        });
+    }
+}
+
 fn is_flag(word: &str) -> bool {
     matches!(word, "q0" | "q1" | "q2" | "r" | "dup" | "v5" | "v31" | "clean")
 }
@@ -177,6 +195,33 @@ fn filter(word: &str) -> (&str, SubscribeOptions) {
 
 /// A packet of a server as text. Of a CONNACK's properties only those are shown that a test cares for.
 pub fn show(version: Version, frame: Frame<'_>) -> String {
+    main_part(version, frame) + &problem_information(version, frame)
+}
+
+/// Reason strings and user properties of all packets but PUBLISH.
+fn problem_information(version: Version, frame: Frame<'_>) -> String {
+    let properties = match Packet::decode(version, frame) {
+        Ok(Packet::ConnAck(p)) => p.properties,
+        Ok(Packet::PubAck(p) | Packet::PubRec(p) | Packet::PubRel(p) | Packet::PubComp(p)) => p.properties,
+        Ok(Packet::SubAck(p)) => p.properties,
+        Ok(Packet::UnsubAck(p)) => p.properties,
+        Ok(Packet::Disconnect(p)) => p.properties,
+        Ok(Packet::Auth(p)) => p.properties,
+        _ => return String::new(),
+    };
+    let text = |property| match property {
+        Property::ReasonString(text) => format!(" rs={text}"),
+        Property::UserProperty(name, value) => user_property(name, value),
+        _ => String::new(),
+    };
+    properties.iter().map(text).collect()
+}
+
+fn user_property(name: &str, value: &str) -> String {
+    if name == value { format!(" up={name}") } else { format!(" up={name}:{value}") }
+}
+
+fn main_part(version: Version, frame: Frame<'_>) -> String {
     match Packet::decode(version, frame).expect("a server sends what can be decoded") {
         Packet::ConnAck(p) => {
             let mut text = format!("CONNACK {}", code(version, p.reason));
@@ -231,7 +276,11 @@ fn publish(p: &Publish<'_>) -> String {
             Property::TopicAlias(n) => text += &format!(" alias={n}"),
             Property::MessageExpiryInterval(n) => text += &format!(" exp={n}"),
             Property::SubscriptionIdentifier(n) => text += &format!(" sid={n}"),
-            Property::UserProperty(n, _) => text += &format!(" up={n}"),
+            Property::UserProperty(name, value) => text += &user_property(name, value),
+            Property::PayloadFormatIndicator(n) => text += &format!(" pfi={n}"),
+            Property::ContentType(content) => text += &format!(" ct={content}"),
+            Property::ResponseTopic(topic) => text += &format!(" rt={topic}"),
+            Property::CorrelationData(data) => text += &format!(" cd={}", String::from_utf8_lossy(data)),
             other => text += &format!(" {other:?}"),
         }
     }

@@ -7,4 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod v5_connack;
+mod v5_connect;
 mod v5_packets;
+mod v5_publish;
