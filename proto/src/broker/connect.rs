@@ -9,8 +9,8 @@ use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode,
-    Version,
+    ConnAck, Connect, DecodeError, Frame, Packet, PacketType, Properties, PropertiesBuf, Property, QoS,
+    ReasonCode, Version,
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
@@ -51,7 +51,7 @@ impl Shard {
             // [MQTT-3.1.2-2]; to levels that never were as well, and not to what is not MQTT at all.
             ReasonCode::UnsupportedProtocolVersion => level > 0 && matches!(name_len, 4 | 6),
             ReasonCode::ClientIdentifierNotValid => true,
-            reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
+            reason => v5 && reason.allowed_in(PacketType::ConnAck),
         };
         if told {
             self.refuse(id, error.reason, error.what);
@@ -62,6 +62,9 @@ impl Shard {
 
     /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
     fn refuse(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        // [MQTT-3.2.2-8]: whoever authenticates may have any in mind.
+        let fits = reason.is_error() && reason.allowed_in(PacketType::ConnAck);
+        let reason = if fits { reason } else { ReasonCode::NotAuthorized };
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
         if let Some(conn) = self.conn(id) {
