@@ -10,5 +10,6 @@ mod common;
 mod v5_connack;
 mod v5_connect;
 mod v5_limits;
+mod v5_message;
 mod v5_packets;
 mod v5_publish;

@@ -6,14 +6,14 @@ use hikyaku_proto::client::{By, Event, Options, OptionsError, SendError};
 use hikyaku_proto::codec::*;
 
 /// A 5.0 connection that sends these bytes must be told this reason and closed.
-fn refused(packet: &str, reason: &str) {
+pub fn refused(packet: &str, reason: &str) {
     one().run(&format!(
         "a> CONNECT a clean v5\n a< CONNACK 0\n a> RAW {packet}\n a< DISCONNECT {reason}; CLOSED"
     ));
 }
 
 /// A connected client that receives these bytes must tell this reason and close.
-fn client_refuses(packet: &[u8], reason: ReasonCode) {
+pub fn client_refuses(packet: &[u8], reason: ReasonCode) {
     let mut script = Script::v5();
     script.receive(packet);
     script.assert_failed(reason);
