@@ -9,8 +9,8 @@ use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, PacketType, Properties, PropertiesBuf, Property, QoS,
-    ReasonCode, Version,
+    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode,
+    Version,
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
@@ -51,7 +51,7 @@ impl Shard {
             // [MQTT-3.1.2-2]; to levels that never were as well, and not to what is not MQTT at all.
             ReasonCode::UnsupportedProtocolVersion => level > 0 && matches!(name_len, 4 | 6),
             ReasonCode::ClientIdentifierNotValid => true,
-            reason => v5 && reason.allowed_in(PacketType::ConnAck),
+            reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
         };
         if told {
             self.refuse(id, error.reason, error.what);
@@ -63,7 +63,7 @@ impl Shard {
     /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
     fn refuse(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
         // [MQTT-3.2.2-8]: whoever authenticates may have any in mind.
-        let fits = reason.is_error() && reason.allowed_in(PacketType::ConnAck);
+        let fits = reason.is_error() && reason.allowed_in(crate::codec::PacketType::ConnAck);
         let reason = if fits { reason } else { ReasonCode::NotAuthorized };
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
@@ -241,6 +241,7 @@ impl Shard {
                 self.close(old, Cause::TakenOver); // [MQTT-3.1.4-3]
             }
         }
+        // [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.4-4]
         let keep = found.filter(|&i| !request.clean_start && self.survives(i));
         if let Some(index) = found
             && keep.is_none()
@@ -255,6 +256,7 @@ impl Shard {
                 }
                 index
             }
+            // [MQTT-3.1.2-6]
             None => self.create_session(request.client_id.clone(), request.username.clone()),
         };
         let session = &mut self.sessions[index];
@@ -272,7 +274,7 @@ impl Shard {
         let expiry_s = session.expiry_s;
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
-        session.will = request.will;
+        session.will = request.will; // [MQTT-3.1.2-7]
         let Some(conn) = conn_at(&mut self.conns, id) else {
             return Flow::Closed;
         };
@@ -283,8 +285,9 @@ impl Shard {
         let server_keep_alive = (too_long && v5).then_some(config.max_keepalive_s);
         conn.session = index;
         conn.phase = Phase::Running;
-        conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s);
+        conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s); // [MQTT-3.2.2-22]
         conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
+        // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));
         conn.link.received_at = self.now;
         let (link, peer) = (&conn.link, conn.peer);
@@ -333,7 +336,7 @@ impl Shard {
             properties.push(Property::ReceiveMaximum(config.max_inflight_messages.max(1)));
         }
         let connack = ConnAck {
-            session_present: keep.is_some(),
+            session_present: keep.is_some(), // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
