@@ -3,8 +3,8 @@
 //! `PUBLISH t/a hello q1 id=7 r` is a packet; what came back is shown in the same way.
 
 use hikyaku_proto::codec::{
-    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, PropertiesBuf, Property, Publish, QoS,
-    ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
+    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, Properties, PropertiesBuf, Property, Publish,
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
 };
 
 /// One packet in bytes; `version` is what the connection speaks (a CONNECT says its own and changes it).
@@ -139,6 +139,24 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
     out
 }
 
+fn is_flag(word: &str) -> bool {
+    matches!(word, "q0" | "q1" | "q2" | "r" | "dup" | "v5" | "v31" | "clean")
+}
+
+fn number(text: &str) -> u32 {
+    text.strip_prefix("0x")
+        .map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16))
+        .unwrap_or_else(|_| panic!("not a number: {text}"))
+}
+
+fn number_of(text: &str) -> u32 {
+    number(text)
+}
+
+fn reason(text: Option<&&str>) -> ReasonCode {
+    text.map_or(ReasonCode::Success, |t| ReasonCode::from_u8(number(t) as u8).unwrap())
+}
+
 /// The properties of requests and messages that some words name, in their order: `up=name:value` and so on.
 fn further<'a>(words: &[&'a str], properties: &mut PropertiesBuf) {
     for (key, value) in words.iter().filter_map(|word| word.split_once('=')) {
@@ -156,24 +174,6 @@ fn further<'a>(words: &[&'a str], properties: &mut PropertiesBuf) {
             _ => continue,
         });
     }
-}
-
-fn is_flag(word: &str) -> bool {
-    matches!(word, "q0" | "q1" | "q2" | "r" | "dup" | "v5" | "v31" | "clean")
-}
-
-fn number(text: &str) -> u32 {
-    text.strip_prefix("0x")
-        .map_or_else(|| text.parse(), |hex| u32::from_str_radix(hex, 16))
-        .unwrap_or_else(|_| panic!("not a number: {text}"))
-}
-
-fn number_of(text: &str) -> u32 {
-    number(text)
-}
-
-fn reason(text: Option<&&str>) -> ReasonCode {
-    text.map_or(ReasonCode::Success, |t| ReasonCode::from_u8(number(t) as u8).unwrap())
 }
 
 /// `a/b:1:nl:rap:rh2`
@@ -195,33 +195,6 @@ fn filter(word: &str) -> (&str, SubscribeOptions) {
 
 /// A packet of a server as text. Of a CONNACK's properties only those are shown that a test cares for.
 pub fn show(version: Version, frame: Frame<'_>) -> String {
-    main_part(version, frame) + &problem_information(version, frame)
-}
-
-/// Reason strings and user properties of all packets but PUBLISH.
-fn problem_information(version: Version, frame: Frame<'_>) -> String {
-    let properties = match Packet::decode(version, frame) {
-        Ok(Packet::ConnAck(p)) => p.properties,
-        Ok(Packet::PubAck(p) | Packet::PubRec(p) | Packet::PubRel(p) | Packet::PubComp(p)) => p.properties,
-        Ok(Packet::SubAck(p)) => p.properties,
-        Ok(Packet::UnsubAck(p)) => p.properties,
-        Ok(Packet::Disconnect(p)) => p.properties,
-        Ok(Packet::Auth(p)) => p.properties,
-        _ => return String::new(),
-    };
-    let text = |property| match property {
-        Property::ReasonString(text) => format!(" rs={text}"),
-        Property::UserProperty(name, value) => user_property(name, value),
-        _ => String::new(),
-    };
-    properties.iter().map(text).collect()
-}
-
-fn user_property(name: &str, value: &str) -> String {
-    if name == value { format!(" up={name}") } else { format!(" up={name}:{value}") }
-}
-
-fn main_part(version: Version, frame: Frame<'_>) -> String {
     match Packet::decode(version, frame).expect("a server sends what can be decoded") {
         Packet::ConnAck(p) => {
             let mut text = format!("CONNACK {}", code(version, p.reason));
@@ -230,6 +203,9 @@ fn main_part(version: Version, frame: Frame<'_>) -> String {
             }
             for property in p.properties {
                 match property {
+                    Property::ReasonString(_) | Property::UserProperty(..) => {
+                        text += &format!(" {property:?}")
+                    }
                     Property::AssignedClientIdentifier(id) => text += &format!(" assigned={}", id.len()),
                     Property::ServerKeepAlive(s) => text += &format!(" ka={s}"),
                     Property::SessionExpiryInterval(s) => text += &format!(" expiry={s}"),
@@ -244,10 +220,10 @@ fn main_part(version: Version, frame: Frame<'_>) -> String {
         Packet::PubRec(p) => ack("PUBREC", &p),
         Packet::PubRel(p) => ack("PUBREL", &p),
         Packet::PubComp(p) => ack("PUBCOMP", &p),
-        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes),
-        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes),
+        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes) + &all(p.properties),
+        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes) + &all(p.properties),
         Packet::PingResp => "PINGRESP".into(),
-        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8),
+        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8) + &all(p.properties),
         other => format!("{:?}", other.packet_type()),
     }
 }
@@ -255,6 +231,10 @@ fn main_part(version: Version, frame: Frame<'_>) -> String {
 fn code(version: Version, reason: ReasonCode) -> String {
     let code = if version.is_v5() { reason as u8 } else { reason.to_v3_connack() };
     if code < 16 { code.to_string() } else { format!("0x{code:02x}") }
+}
+
+fn user_property(name: &str, value: &str) -> String {
+    if name == value { format!(" up={name}") } else { format!(" up={name}:{value}") }
 }
 
 fn publish(p: &Publish<'_>) -> String {
@@ -288,10 +268,16 @@ fn publish(p: &Publish<'_>) -> String {
 }
 
 fn ack(name: &str, ack: &Ack<'_>) -> String {
-    match ack.reason {
-        ReasonCode::Success => format!("{name} {}", ack.packet_id),
-        reason => format!("{name} {} 0x{:02x}", ack.packet_id, reason as u8),
-    }
+    let reason = match ack.reason {
+        ReasonCode::Success => String::new(),
+        reason => format!(" 0x{:02x}", reason as u8),
+    };
+    format!("{name} {}{reason}{}", ack.packet_id, all(ack.properties))
+}
+
+/// Properties that no test expects.
+fn all(properties: Properties<'_>) -> String {
+    properties.into_iter().map(|property| format!(" {property:?}")).collect()
 }
 
 fn codes(mut text: String, codes: &[u8]) -> String {

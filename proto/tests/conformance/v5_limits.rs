@@ -181,6 +181,15 @@ fn mqtt5_3_1_2_24_no_packet_is_larger_than_the_client_takes() {
         assert_eq!(rig.sum(|c| c.clients_connected), 1);
     }
     one().run("a> CONNECT a clean v5 mps=16\n a< CONNACK 0");
+    // The client leaves a server that sends a larger one, as soon as its length is known.
+    let with = Options { max_packet_size: 20, ..options(Version::V5) };
+    let mut script = Script::new(with);
+    assert!(script.sent().windows(5).any(|w| w == b"\x27\0\0\0\x14"));
+    script.receive(b"\x20\x03\0\0\0\x30\x12\0\x01t\0xxxxxxxxxxxxxx");
+    assert!(script.client.is_connected());
+    script.events();
+    script.receive(b"\x30\x13");
+    script.assert_failed(ReasonCode::PacketTooLarge);
 }
 
 #[test]
@@ -227,6 +236,13 @@ fn mqtt5_3_1_2_26_no_alias_is_above_the_maximum_of_the_client() {
         let got: Vec<_> = aliases(&mut rig, "s").into_iter().map(Option::unwrap_or_default).collect();
         assert_eq!(got, expected);
     }
+    // The client leaves a server that uses a higher one.
+    for most in [0, 1, 9] {
+        let with = Options { topic_alias_maximum: most, ..options(Version::V5) };
+        let mut script = Script::connected(with, b"\x20\x03\0\0\0");
+        script.receive(&[0x30, 7, 0, 1, b't', 3, 0x23, 0, most as u8 + 1]);
+        script.assert_failed(ReasonCode::TopicAliasInvalid);
+    }
 }
 
 #[test]
@@ -259,7 +275,7 @@ fn mqtt5_3_1_2_28_response_information_is_not_returned_unasked() {
 
 #[test]
 fn mqtt5_3_1_2_29_without_request_problem_information_there_is_none() {
-    // Every answer that says that something is wrong; scripts would show `rs=` and `up=`.
+    // Every answer that says that something is wrong: scripts show all properties of answers.
     let config = Config { max_subscriptions: 1, ..quiet() };
     Rig::new(1, 0, config).run(
         "a> CONNECT a clean v5 rpi=0 up=k:v; SUBSCRIBE id=1 t:2 u; UNSUBSCRIBE id=2 x
