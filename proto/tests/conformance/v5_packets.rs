@@ -248,8 +248,9 @@ fn mqtt5_2_2_1_5_acknowledgements_carry_the_identifier_of_their_publish() {
          s< PUBLISH t a q1 id=1; PUBLISH t b q2 id=2
          s> PUBREC 2; PUBCOMP 2
          s< PUBREL 2
-         p> PUBREL 77; PUBREC 78
-         p< PUBCOMP 77 0x92; PUBREL 78 0x92",
+         p> PUBLISH t c q2 id=77; PUBREL 77
+         p< PUBREC 77; PUBCOMP 77
+         s< PUBLISH t c q2 id=3",
     );
     refused("40 02 00 00", "0x82");
     refused("62 02 00 00", "0x82");

@@ -115,8 +115,8 @@ fn mqtt5_3_3_1_6_an_empty_retained_message_is_delivered_and_removes_the_one_befo
 fn mqtt5_3_3_1_7_an_empty_message_is_not_retained() {
     let mut rig = one();
     rig.run(
-        "p> CONNECT p clean v5; PUBLISH t/a r; PUBLISH t/b r q1 id=1; PUBLISH t/c r q2 id=2 up=k:v
-         p< CONNACK 0; PUBACK 1 0x10; PUBREC 2 0x10
+        "p> CONNECT p clean v5; PUBLISH t/a r; PUBLISH t/b r q1 id=1; PUBLISH t/c r q1 id=2 up=k:v
+         p< CONNACK 0; PUBACK 1 0x10; PUBACK 2 0x10
          w> CONNECT w v5 will=t/d,,r
          w< CONNACK 0
          w!
@@ -217,12 +217,12 @@ fn mqtt5_3_3_1_13_with_retain_as_published_the_flag_is_that_of_the_publisher() {
 #[test]
 fn mqtt5_3_3_4_1_a_publish_is_answered_as_its_qos_asks() {
     one().run(
-        "p> CONNECT p clean v5; PUBLISH t x; PUBLISH t x q1 id=1; PUBLISH t x q2 id=2; PUBREL 2; PINGREQ
-         p< CONNACK 0; PUBACK 1 0x10; PUBREC 2 0x10; PUBCOMP 2; PINGRESP
+        "p> CONNECT p clean v5; PUBLISH t x; PUBLISH t x q1 id=1; PINGREQ
+         p< CONNACK 0; PUBACK 1 0x10; PINGRESP
          s> CONNECT s clean v5; SUBSCRIBE id=1 t
          s< CONNACK 0; SUBACK 1 0
-         p> PUBLISH t x; PUBLISH t x q1 id=1; PUBLISH t x q2 id=2
-         p< PUBACK 1; PUBREC 2
+         p> PUBLISH t x; PUBLISH t x q1 id=1; PUBLISH t x q2 id=2; PUBREL 2
+         p< PUBACK 1; PUBREC 2; PUBCOMP 2
          s< PUBLISH t x; PUBLISH t x; PUBLISH t x",
     );
     let mut script = Script::v5();
@@ -347,10 +347,10 @@ fn mqtt5_3_3_4_7_the_client_keeps_to_the_receive_maximum_of_the_server() {
     assert_eq!(script.sent(), b"\x3a\x07\0\x01c\0\x03\0x");
     // A client that does not is closed.
     Rig::new(1, 0, Config { max_inflight_messages: 2, ..quiet() }).run(
-        "p> CONNECT p v5; PUBLISH t a q2 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3
-         p< CONNACK 0; PUBREC 1 0x10; PUBACK 2 0x10; PUBREC 3 0x10
+        "p> CONNECT p v5; SUBSCRIBE id=1 t:0:rap; PUBLISH t a q2 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3
+         p< CONNACK 0; SUBACK 1 0; PUBLISH t a; PUBREC 1; PUBLISH t b; PUBACK 2; PUBLISH t c; PUBREC 3
          p> PUBREL 1; PUBLISH $SYS/no d q2 id=4; PUBLISH t e q2 id=5; PUBLISH t e q2 id=5 dup
-         p< PUBCOMP 1; PUBREC 4 0x87; PUBREC 5 0x10; PUBREC 5
+         p< PUBCOMP 1; PUBREC 4 0x87; PUBLISH t e; PUBREC 5; PUBREC 5
          p> PUBLISH t f q1 id=6
          p< DISCONNECT 0x93; CLOSED",
     );
@@ -436,8 +436,8 @@ fn mqtt5_3_3_4_10_the_broker_delays_nothing_but_publish() {
          p> CONNECT p clean v5; PUBLISH t a q2 id=1; PUBLISH t b q1 id=2
          p< CONNACK 0; PUBREC 1; PUBACK 2
          s< PUBLISH t a q2 id=1
-         s> PINGREQ; SUBSCRIBE id=2 u; UNSUBSCRIBE id=3 u; PUBLISH x y q1 id=4; PUBLISH x y q2 id=5; PUBREL 5
-         s< PINGRESP; SUBACK 2 0; UNSUBACK 3 0; PUBACK 4 0x10; PUBREC 5 0x10; PUBCOMP 5
+         s> PINGREQ; SUBSCRIBE id=2 u; UNSUBSCRIBE id=3 u; PUBLISH x y q1 id=4; PUBLISH t d q2 id=5; PUBREL 5
+         s< PINGRESP; SUBACK 2 0; UNSUBACK 3 0; PUBACK 4 0x10; PUBREC 5; PUBCOMP 5
          s> PUBREC 1
          s< PUBREL 1
          p> PUBLISH t c
