@@ -28,6 +28,8 @@ enum Sink {
     Syslog { socket: UnixDatagram, facility: u8 },
 }
 
+const LINE_BYTES_MAX: usize = 1000;
+
 /// Why a destination cannot be used.
 pub type Unusable = String;
 
@@ -127,7 +129,7 @@ impl Log for Logger {
         let time = state.time();
         let message = record.args().to_string();
         // A message of several lines, of a panic or of advice, is several lines of the log, none without its time.
-        let texts: Vec<String> = message.lines().map(|line| format!("{kind}{line}")).collect();
+        let texts: Vec<String> = message.lines().map(|line| shortened(kind, line)).collect();
         let lines: String = texts.iter().map(|text| format!("{time}{text}\n")).collect();
         for sink in &state.sinks {
             sink.write(record.level(), &lines, &texts);
@@ -135,6 +137,13 @@ impl Log for Logger {
     }
 
     fn flush(&self) {}
+}
+
+/// A line of the log. A client id may have 64 KiB: who reads the log, and the pipe to there, are spared that.
+fn shortened(kind: &str, line: &str) -> String {
+    let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|&at| line.is_char_boundary(at));
+    let (start, rest) = line.split_at(end.unwrap_or(0));
+    format!("{kind}{start}{}", if rest.is_empty() { "" } else { "…" })
 }
 
 impl State {

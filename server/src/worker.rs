@@ -610,7 +610,7 @@ impl Worker {
             return true;
         }
         let Some(gate) = self.gates.at(guest.listener) else { return true };
-        let detected = gate.detect(self.buffer[0]);
+        let detected = gate.detect(&self.buffer[..bytes]);
         if detected == Detected::Mqtt {
             return true;
         }

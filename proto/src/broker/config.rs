@@ -191,7 +191,8 @@ impl Config {
         let limit = self.connect_bytes_max.min(self.max_packet_size);
         match received.first() {
             None => return Home::Incomplete,
-            Some(0x10) => {}
+            // 3.1 lets a CONNECT have any flags.
+            Some(0x10..0x20) => {}
             Some(_) => return Home::Any,
         }
         match Frame::parse(received, limit) {

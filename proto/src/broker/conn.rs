@@ -186,7 +186,7 @@ impl Shard {
         let mut used = 0;
         let mut packets = 0;
         let flow = loop {
-            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b != 0x10) {
+            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b >> 4 != 1) {
                 let what = "the first packet is not a CONNECT"; // [MQTT-3.1.0-1]
                 self.log_refusal(id, Denial::Stranger, None, (ReasonCode::ProtocolError, what));
                 self.close(id, Cause::Silent(what));
@@ -234,11 +234,22 @@ impl Shard {
             return self.on_publish(id, frame);
         }
         let Some(version) = self.conn(id).map(|c| c.link.version) else { return Flow::Closed };
-        // Whatever it contains.
-        if let Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp) =
-            frame.packet_type()
-        {
-            return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+        // Whatever these contain.
+        match frame.packet_type() {
+            Some(PacketType::SubAck | PacketType::UnsubAck) if frame.flags() != 0 => {
+                return self.fail(id, ReasonCode::MalformedPacket, "the flags of the fixed header are wrong");
+            }
+            Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck) => {
+                return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+            }
+            Some(PacketType::Auth) if phase == Phase::Running => {
+                return self.fail(
+                    id,
+                    ReasonCode::ProtocolError,
+                    "AUTH without an authentication method in CONNECT",
+                );
+            }
+            _ => {}
         }
         if phase == Phase::Running && frame.packet_type() == Some(PacketType::Connect) {
             return self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"); // [MQTT-3.1.0-2]
@@ -268,9 +279,6 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
-            Packet::Auth(_) => {
-                self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
-            }
             _ => self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends"),
         }
     }
@@ -343,6 +351,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return };
         if conn.phase == Phase::New {
             self.refuse_malformed(id, frame, error);
+        } else if error.quiet {
+            self.close(id, Cause::Silent(error.what));
         } else {
             self.close(id, Cause::Peer(error.reason, error.what));
         }

@@ -9,8 +9,8 @@ use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode,
-    Version,
+    ConnAck, Connect, DecodeError, ErrorKind, Frame, Packet, Properties, PropertiesBuf, Property, QoS,
+    ReasonCode, Version,
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
@@ -52,14 +52,16 @@ impl Shard {
         let body = frame.map_or(&[][..], |f| f.body);
         let name_len = body.get(..2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
         let level = body.get(2 + name_len).map_or(0, |l| l & 0x7f);
-        let v5 = level >= 5 && body.get(2..2 + name_len) == Some(&b"MQTT"[..]);
+        let v5 = level >= 5 && matches!(body.get(2..2 + name_len), Some(b"MQTT" | b"MQIsdp"));
         if let Some(conn) = self.conn(id) {
             conn.link.version = if v5 { Version::V5 } else { Version::V3_1_1 };
         }
         let told = match error.reason {
-            // [MQTT-3.1.2-2]; to levels that never were as well, and not to what is not MQTT at all.
-            ReasonCode::UnsupportedProtocolVersion => level > 0 && matches!(name_len, 4 | 6),
-            ReasonCode::ClientIdentifierNotValid => true,
+            _ if error.quiet => false,
+            // [MQTT-3.1.2-2]; to levels that never were as well.
+            ReasonCode::UnsupportedProtocolVersion => level > 0,
+            // 3.x knows it for an id that may be read, not for one that is no string.
+            ReasonCode::ClientIdentifierNotValid => v5 || error.kind == ErrorKind::Protocol,
             reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
         };
         if told {
@@ -120,6 +122,13 @@ impl Shard {
         if method.is_some() && !ask {
             let what = "no authentication method is offered";
             return self.refuse(id, Some(who), (ReasonCode::BadAuthenticationMethod, what));
+        }
+        // Who tries this is no client of ours: mosquitto's control topics take requests, not wills.
+        if connect.will.is_some_and(|will| will.topic.starts_with("$CONTROL/")) {
+            let what = "a will to $CONTROL";
+            self.log_refusal(id, Denial::Stranger, Some(who), (ReasonCode::NotAuthorized, what));
+            self.close(id, Cause::Silent(what));
+            return Flow::Closed;
         }
         let will = match self.will_of(connect, &mount) {
             Ok(will) => will,
@@ -199,6 +208,11 @@ impl Shard {
             .map_err(|_| (ReasonCode::TopicNameInvalid, "the will's topic is not a topic name"))?;
         if separators(topic.as_str()) > usize::from(self.config.max_topic_separators) {
             return Err((ReasonCode::TopicNameInvalid, "the will's topic has too many levels"));
+        }
+        if will.payload.len() > self.config.message_size_limit as usize {
+            let v5 = connect.version.is_v5();
+            let reason = if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized };
+            return Err((reason, "the will is larger than a message may be"));
         }
         if will.retain && !self.config.retain_available {
             return Err((ReasonCode::RetainNotSupported, "retained messages are switched off")); // [MQTT-3.2.2-13]
@@ -317,21 +331,13 @@ impl Shard {
         self.counters.clients_connected += 1;
         let mut properties = PropertiesBuf::default();
         if v5 {
-            properties.push(Property::TopicAliasMaximum(max_topic_alias));
-            if request.assigned {
-                properties.push(Property::AssignedClientIdentifier(&request.client_id));
-            }
-            if expiry_s != request.expiry_s {
-                properties.push(Property::SessionExpiryInterval(expiry_s));
-            }
+            // In mosquitto's order: its tests compare bytes.
             if let Some(seconds) = server_keep_alive {
                 properties.push(Property::ServerKeepAlive(seconds));
             }
-            if max_qos < QoS::ExactlyOnce {
-                properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
-            }
-            if !config.retain_available {
-                properties.push(Property::RetainAvailable(0));
+            properties.push(Property::TopicAliasMaximum(max_topic_alias));
+            if request.assigned {
+                properties.push(Property::AssignedClientIdentifier(&request.client_id));
             }
             if let Some(method) = &request.method {
                 properties.push(Property::AuthenticationMethod(method));
@@ -339,8 +345,17 @@ impl Shard {
                     properties.push(Property::AuthenticationData(data));
                 }
             }
+            if expiry_s != request.expiry_s {
+                properties.push(Property::SessionExpiryInterval(expiry_s));
+            }
+            if !config.retain_available {
+                properties.push(Property::RetainAvailable(0));
+            }
             properties.push(Property::MaximumPacketSize(config.max_packet_size));
             properties.push(Property::ReceiveMaximum(config.max_inflight_messages.max(1)));
+            if max_qos < QoS::ExactlyOnce {
+                properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
+            }
         }
         let connack = ConnAck {
             session_present: keep.is_some(),

@@ -93,29 +93,34 @@ impl Gate {
         self.acceptor.as_ref().is_some_and(Acceptor::has_changed)
     }
 
-    /// What a connection speaks that begins with `first`.
-    pub(crate) fn detect(&self, first: u8) -> Detected {
-        match (first, self.acceptor.is_some()) {
+    /// What a connection speaks whose first bytes are `start`; one is enough.
+    pub(crate) fn detect(&self, start: &[u8]) -> Detected {
+        match (start.first(), self.acceptor.is_some()) {
             _ if self.settings.closed => Detected::Refused(CLOSED),
-            (TLS_HANDSHAKE, true) => Detected::Tls,
-            (TLS_HANDSHAKE, false) => Detected::Refused(TLS_WITHOUT_CERTIFICATE),
-            (b'A'..=b'Z', _) if self.needs_tls => Detected::HttpWithoutTls,
-            (CONNECT, _) if self.needs_tls => Detected::Refused(MQTT_WITHOUT_TLS),
+            (Some(&TLS_HANDSHAKE), true) => Detected::Tls,
+            (Some(&TLS_HANDSHAKE), false) => Detected::Refused(TLS_WITHOUT_CERTIFICATE),
+            _ if self.needs_tls && is_method(start) => Detected::HttpWithoutTls,
+            (Some(&CONNECT), _) if self.needs_tls => Detected::Refused(MQTT_WITHOUT_TLS),
             _ if self.needs_tls => Detected::Refused(NO_TLS),
-            _ => self.detect_inside(first),
+            _ => self.detect_inside(start),
         }
     }
 
     /// What is spoken inside TLS.
-    pub(super) fn detect_inside(&self, first: u8) -> Detected {
-        match first {
-            // A method. No CONNECT begins like that.
-            b'A'..=b'Z' if self.protocol == Some(Protocol::Mqtt) => Detected::Refused(HTTP_ON_MQTT),
-            b'A'..=b'Z' => Detected::Http,
-            _ if self.protocol == Some(Protocol::Websockets) => Detected::Refused(MQTT_ON_WEBSOCKETS),
-            _ => Detected::Mqtt,
+    pub(super) fn detect_inside(&self, start: &[u8]) -> Detected {
+        match (is_method(start), self.protocol) {
+            (true, Some(Protocol::Mqtt)) => Detected::Refused(HTTP_ON_MQTT),
+            (true, _) => Detected::Http,
+            (false, Some(Protocol::Websockets)) => Detected::Refused(MQTT_ON_WEBSOCKETS),
+            (false, _) => Detected::Mqtt,
         }
     }
+}
+
+/// Whether this is the start of a method of HTTP. No CONNECT begins like that; an acknowledgement may have such a
+/// first byte, and then a short length.
+fn is_method(start: &[u8]) -> bool {
+    !start.is_empty() && start.iter().take(2).all(u8::is_ascii_uppercase)
 }
 
 #[cfg(test)]
@@ -128,15 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_byte_decides() {
+    fn the_first_bytes_decide() {
         let both = gate(None);
-        assert_eq!(both.detect(0x10), Detected::Mqtt);
-        assert_eq!(both.detect(b'G'), Detected::Http);
-        assert!(matches!(both.detect(0x16), Detected::Refused(_)));
-        assert!(matches!(gate(Some(Protocol::Mqtt)).detect(b'G'), Detected::Refused(_)));
-        assert!(matches!(gate(Some(Protocol::Websockets)).detect(0x10), Detected::Refused(_)));
+        assert_eq!(both.detect(b"\x10"), Detected::Mqtt);
+        assert_eq!(both.detect(b"G"), Detected::Http);
+        assert_eq!(both.detect(b"GE"), Detected::Http);
+        // A PUBREC, which is no first packet: the shard says so.
+        assert_eq!(both.detect(b"P\x02\0\x01"), Detected::Mqtt);
+        assert!(matches!(both.detect(b"\x16"), Detected::Refused(_)));
+        assert!(matches!(gate(Some(Protocol::Mqtt)).detect(b"G"), Detected::Refused(_)));
+        assert!(matches!(gate(Some(Protocol::Websockets)).detect(b"\x10"), Detected::Refused(_)));
         let closed = ListenerSettings { closed: true, ..ListenerSettings::default() };
         let closed = Gate::new(&closed, None, &mut Vec::new()).unwrap();
-        assert_eq!(closed.detect(0x10), Detected::Refused(CLOSED));
+        assert_eq!(closed.detect(b"\x10"), Detected::Refused(CLOSED));
     }
 }

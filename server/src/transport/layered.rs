@@ -257,7 +257,7 @@ impl Layered {
             self.ended = decrypted.ended;
         }
         if let (Inside::Unknown, true) = (&self.inside, bytes > 0) {
-            self.inside = match self.gate.detect_inside(buffer[0]) {
+            self.inside = match self.gate.detect_inside(&buffer[..bytes]) {
                 Detected::Http => Inside::Http(Head::new(false)),
                 Detected::Refused(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
                 _ => Inside::Mqtt,
