@@ -58,8 +58,8 @@ fn what_a_server_must_not_send_closes() {
         (b"\x40\xff\xff\xff\xff\x01", ReasonCode::MalformedPacket),
         (b"\x30\x08\0\x01t\x03\x23\0\x0bx", ReasonCode::TopicAliasInvalid),
         (b"\x30\x06\0\0\x03\x23\0\x04", ReasonCode::ProtocolError),
-        (b"\x31\x03\0\x01#", ReasonCode::ProtocolError),
-        (b"\0\0", ReasonCode::MalformedPacket),
+        (b"\x31\x03\0\x01#", ReasonCode::MalformedPacket),
+        (b"\0\0", ReasonCode::ProtocolError),
     ];
     for (bytes, reason) in cases {
         for cut in 0..bytes.len() {
@@ -261,7 +261,7 @@ fn the_queue_is_bounded_and_messages_in_it_expire() {
         e,
         Event::Dropped { ticket, why: Dropped::Expired } if *ticket == expires
     )));
-    assert_eq!(script.sent(), b"\x32\x0b\0\x01t\0\x01\x05\x02\0\0\0\x02", "what is left of it is sent");
+    assert_eq!(script.sent(), b"\x32\x0b\0\x01t\0\x02\x05\x02\0\0\0\x02", "what is left of it is sent");
 }
 
 #[test]

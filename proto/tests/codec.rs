@@ -435,11 +435,13 @@ fn properties_belong_to_their_packets() {
             buf.extend([property].into_iter().chain(method));
             let result = Properties::validate(buf.as_properties().raw(), context);
             if !allowed(property, context) {
-                assert_eq!(
-                    result.unwrap_err().reason,
-                    ReasonCode::MalformedPacket,
-                    "{property:?} {context:?}"
-                );
+                let reason = match context {
+                    PropertyContext::Packet(PacketType::Subscribe | PacketType::Unsubscribe) => {
+                        ReasonCode::MalformedPacket
+                    }
+                    _ => ReasonCode::ProtocolError,
+                };
+                assert_eq!(result.unwrap_err().reason, reason, "{property:?} {context:?}");
                 continue;
             }
             assert_eq!(result.unwrap().iter().next(), Some(property));
@@ -600,7 +602,7 @@ fn the_framer_refuses_bad_headers_at_once() {
         assert_eq!(slow, Some(whole));
         whole.reason
     };
-    assert_eq!(error(b"\x00"), ReasonCode::MalformedPacket);
+    assert_eq!(error(b"\x00"), ReasonCode::ProtocolError);
     assert_eq!(error(b"\x30\xff\xff\xff\xff"), ReasonCode::MalformedPacket);
     assert_eq!(error(b"\x30\x80\x00"), ReasonCode::MalformedPacket);
     assert_eq!(error(b"\x30\xff\xff\xff\x7f"), ReasonCode::PacketTooLarge);

@@ -100,7 +100,7 @@ fn a_keep_alive_that_is_too_long_is_refused_where_it_cannot_be_changed() {
         }
     }
     // Server Keep Alive.
-    assert_eq!(broker.open(&with_keep_alive(5, 60)).1[8..11], [0x13, 0, 59]);
+    assert_eq!(broker.open(&with_keep_alive(5, 60)).1[5..8], [0x13, 0, 59]);
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn the_highest_qos_is_told_granted_and_enforced() {
     let limits = ListenerLimits { max_qos: QoS::AtLeastOnce, ..Default::default() };
     let mut broker = Broker::new(limits, Config::default());
     let (conn, connack) = broker.open(&connect(5, "a", None));
-    // Topic Alias Maximum, Maximum QoS, Maximum Packet Size, Receive Maximum.
-    assert_eq!(connack, [0x20, 16, 0, 0, 13, 0x22, 0, 10, 0x24, 1, 0x27, 0, 0x1e, 0x84, 0x80, 0x21, 0, 20]);
+    // Topic Alias Maximum, Maximum Packet Size, Receive Maximum, Maximum QoS.
+    assert_eq!(connack, [0x20, 16, 0, 0, 13, 0x22, 0, 10, 0x27, 0, 0x1e, 0x84, 0x80, 0x21, 0, 20, 0x24, 1]);
     let suback = broker.send(conn, &[0x82, 7, 0, 1, 0, 0, 1, b't', 2]);
     assert_eq!(suback, [0x90, 4, 0, 1, 0, 1]);
     let puback = broker.send(conn, &[0x32, 6, 0, 1, b'u', 0, 1, 0]);

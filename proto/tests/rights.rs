@@ -387,20 +387,23 @@ fn who_is_not_let_in_any_more_is_closed_and_nobody_else() {
     let certified = broker.open(0, Some("ann"), &connect(4, 2, "certified", None, None));
     assert_eq!(broker.subscribe(bob, "w"), 1);
     broker.take(ann);
-    let revoked = Revoked { listener: 0, anonymous: false, users: Some(["ann".into()].into()) };
+    let revoked = Revoked { users: Some(["ann".into()].into()), ..Revoked::default() };
     broker.input(0, Input::Revoked(Arc::new(revoked)));
     assert_eq!((broker.take(ann), &broker.closed[..]), (vec![0xE0, 1, 0x98], &[ann][..]));
     assert_eq!(broker.take(bob), publish(0x30, "w", "gone"));
-    let revoked = Revoked { listener: 0, anonymous: true, users: Some([].into()) };
+    let revoked = Revoked { anonymous: true, users: Some([].into()), ..Revoked::default() };
     broker.input(0, Input::Revoked(Arc::new(revoked)));
     assert_eq!(broker.closed, [ann, nameless]);
-    broker.input(0, Input::Revoked(Arc::new(Revoked { listener: 0, anonymous: false, users: None })));
+    broker.input(0, Input::Revoked(Arc::new(Revoked::default())));
     assert_eq!(broker.closed, [ann, nameless, bob]);
     for conn in [elsewhere, certified] {
         broker.take(conn);
         broker.send(conn, &[0xC0, 0]);
         assert_eq!(broker.take(conn), [0xD0, 0]);
     }
+    let revoked = Revoked { users: Some([].into()), certified: true, ..Revoked::default() };
+    broker.input(0, Input::Revoked(Arc::new(revoked)));
+    assert_eq!(broker.closed, [ann, nameless, bob, certified]);
 }
 
 /// Keeps what each thread logs.
@@ -422,34 +425,131 @@ impl log::Log for Lines {
     fn flush(&self) {}
 }
 
+/// What this thread has logged since the last call, that holds `text`.
+fn lines(text: &str) -> Vec<String> {
+    let _ = log::set_logger(&Lines);
+    log::set_max_level(log::LevelFilter::Debug);
+    LINES.take().into_iter().filter(|line| line.contains(text)).collect()
+}
+
 #[test]
 fn denials_are_logged_once_a_second_with_their_rule() {
-    log::set_logger(&Lines).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
-    let denied =
-        || LINES.with_borrow(|l| l.iter().filter(|l| l.contains("may not")).cloned().collect::<Vec<_>>());
+    lines("");
     let rules = vec![
         rule(Who::Anonymous, Access::ReadWrite, "a/#"),
         Rule { line: 12, ..rule(Who::Anonymous, Access::Deny, "a/no") },
     ];
     let mut broker = Broker::new(1, vec![with_rights(rules)]);
-    let conn = broker.client(0, "c\n", None);
+    let conn = broker.client(0, "c\u{200b}", None);
     for topic in ["a/no", "a/no", "other", "$SYS/x"] {
         broker.send(conn, &publish(0x30, topic, ""));
     }
-    broker.subscribe(conn, "b/\u{1}");
+    broker.subscribe(conn, "b/\u{200b}");
     broker.open(0, None, &connect(4, 2, "dying", None, Some("other")));
     assert_eq!(
-        denied(),
+        lines("may not"),
         [
-            r"INFO Client c\n may not publish to a/no: acl:12: topic deny a/no.",
-            r"INFO Client c\n may not subscribe to b/\u{1}: no rule in acl allows it.",
+            r"INFO Client c\u{200b} may not publish to a/no: acl:12: topic deny a/no.",
+            r"INFO Client c\u{200b} may not subscribe to b/\u{200b}: no rule in acl allows it.",
             "INFO Client dying may not publish its will to other: no rule in acl allows it.",
         ]
     );
     let later = Instant::from_secs(1);
     broker.shards[0].handle(later, Input::Received { conn: id(conn), bytes: &publish(0x30, "$SYS/x", "") });
-    let lines = LINES.with_borrow(|l| l[l.len() - 2..].to_vec());
-    let own = r"INFO Client c\n may not publish to $SYS/x: no rule in acl allows it.";
-    assert_eq!(lines, [own, "INFO 3 more like this were denied since the last time."]);
+    let own = r"INFO Client c\u{200b} may not publish to $SYS/x: no rule in acl allows it.";
+    assert_eq!(lines(""), [own, "INFO Denials to publish that were not logged: 3."]);
+}
+
+#[test]
+fn how_many_denials_were_not_logged_is_said_though_no_other_comes() {
+    lines("");
+    let mut broker = Broker::new(1, vec![with_rights(vec![])]);
+    let conn = broker.client(0, "c", None);
+    for _ in 0..4 {
+        broker.send(conn, &publish(0x30, "t", ""));
+    }
+    assert_eq!(lines("may not").len(), 1);
+    for (at, said) in
+        [(999, vec![]), (1000, vec!["INFO Denials to publish that were not logged: 3."]), (3000, vec![])]
+    {
+        broker.shards[0].handle(Instant::from_micros(at * 1000), Input::Timeout);
+        assert_eq!(lines(""), said, "{at}");
+    }
+}
+
+#[test]
+fn refusals_are_logged_with_who_where_and_why() {
+    lines("");
+    let asks = |name: &str| Listener {
+        name: name.into(),
+        authentication: Authentication::Ask,
+        ..Listener::default()
+    };
+    let prefixed = Listener { clientid_prefixes: Some("ok-".into()), ..Listener::default() };
+    let certified = Listener { identity_required: true, ..Listener::default() };
+    let closed = Listener { closed: true, ..Listener::default() };
+    let named = Listener { use_username_as_clientid: true, ..Listener::default() };
+    let listeners =
+        || vec![asks("port 1"), prefixed.clone(), certified.clone(), named.clone(), closed.clone()];
+    let refused = |listener, verdict: Option<ReasonCode>, connect: &[u8]| {
+        let mut broker = Broker::new(1, listeners());
+        let peer = Some(([192, 0, 2, 7], 4000).into());
+        let opened = Input::Opened { conn: id(0), listener, peer, identity: None, entropy: [0; 16] };
+        broker.input(0, opened);
+        broker.homes.insert(0, 0);
+        broker.send(0, connect);
+        if let Some(reason) = verdict {
+            broker.input(0, Input::Authenticated { conn: id(0), verdict: Verdict::Failure(reason) });
+        }
+        assert_eq!(broker.closed, [0]);
+        lines(" refused").concat()
+    };
+    let no = Some(ReasonCode::NotAuthorized);
+    let long = "x".repeat(100);
+    for (line, found) in [
+        (
+            r"Client c (u'an\'n\u{200b}') from 192.0.2.7:4000 refused at port 1: the user name or the password is wrong",
+            refused(0, no, &connect(4, 2, "c", Some("an'n\u{200b}"), None)),
+        ),
+        (
+            "Client c from 192.0.2.7:4000 refused at port 1: it gives no user name, and has to",
+            refused(0, no, &connect(5, 2, "c", None, None)),
+        ),
+        (
+            "Client c (u'a') from 192.0.2.7:4000 refused at port 1: its password could not be checked now, it may try again",
+            refused(0, Some(ReasonCode::ServerBusy), &connect(5, 2, "c", Some("a"), None)),
+        ),
+        (
+            &format!(
+                "Client {long} from 192.0.2.7:4000 refused: the client id does not begin as clientid_prefixes wants"
+            ),
+            refused(1, None, &connect(4, 2, &long, None, None)),
+        ),
+        (
+            "Client c from 192.0.2.7:4000 refused: no certificate that names the client",
+            refused(2, None, &connect(4, 2, "c", None, None)),
+        ),
+        (
+            "Client c from 192.0.2.7:4000 refused: this listener is not configured any more",
+            refused(4, None, &connect(4, 2, "c", None, None)),
+        ),
+        (
+            "refused: no user name to take for the client id",
+            refused(3, None, &connect(4, 2, "c", None, None)),
+        ),
+        (
+            "A client from 192.0.2.7:4000 refused at port 1: ",
+            refused(0, None, &connect(9, 2, "c", None, None)),
+        ),
+        (
+            "A client from 192.0.2.7:4000 refused at port 1: ",
+            refused(0, None, &connect(4, 0, "", None, None)),
+        ),
+        (
+            "A client from 192.0.2.7:4000 refused at port 1: the first packet is not a CONNECT",
+            refused(0, None, b"GET"),
+        ),
+    ] {
+        assert!(found.contains(line), "{found}");
+    }
 }

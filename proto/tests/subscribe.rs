@@ -86,10 +86,10 @@ fn wrong_filters_change_nothing() {
 #[test]
 fn wrong_options() {
     // SUBSCRIBE id 1, filter t, options byte.
-    for (byte, reason) in [("40", "0x81"), ("03", "0x82"), ("30", "0x82")] {
+    for byte in ["40", "03", "30"] {
         one().run(&format!(
             "a> CONNECT a clean v5; RAW 82 07 00 01 00 00 01 74 {byte}
-             a< CONNACK 0; DISCONNECT {reason}; CLOSED
+             a< CONNACK 0; DISCONNECT 0x81; CLOSED
              b> CONNECT b clean; RAW 82 06 00 01 00 01 74 {byte}
              b< CONNACK 0; CLOSED"
         ));
@@ -194,7 +194,7 @@ fn rights_hold() {
          s> SUBSCRIBE id=2 open/#
          s< SUBACK 2 0; PUBLISH open/x 2 r
          s> PUBLISH open/secret 3; PUBLISH open/secret 4 q1 id=1; PUBLISH open/secret 5 q2 id=2; PUBREL 2
-         s< PUBACK 1{5: 0x87}; PUBREC 2{5: 0x87}; PUBCOMP 2{5: 0x92}
+         s< PUBACK 1{5: 0x87}; PUBREC 2{5: 0x87}; PUBCOMP 2
          w> CONNECT w clean {5} will=closed,x
          w< CONNACK {3:5}{5:0x87}; CLOSED",
     );

@@ -127,6 +127,6 @@ fn retained_and_expiring() {
 fn with_topics_that_are_none() {
     one().run(
         "a> CONNECT a v5 will=a/+,x
-         a< CONNACK 0x82; CLOSED",
+         a< CONNACK 0x81; CLOSED",
     );
 }

@@ -103,6 +103,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
                     "Error: {arg} is not supported: start hikyaku from a service manager, or with '&'."
                 ));
             }
+            _ if !arg.starts_with('-') => {
+                let file = arg.escape_debug();
+                return Err(format!(
+                    "Error: '{file}' stands alone. If it is a configuration file: hikyaku -c {file}\n{HINT}"
+                ));
+            }
             _ => return Err(format!("Error: Unknown option '{}'.\n{HINT}", arg.escape_debug())),
         }
     }
@@ -182,6 +188,11 @@ mod tests {
                 "Error: --tls-keylog argument given, but no file specified.\n'hikyaku -h' shows the options.",
             ),
             ("--x", "Error: Unknown option '--x'.\n'hikyaku -h' shows the options."),
+            (
+                "-v my.conf",
+                "Error: 'my.conf' stands alone. If it is a configuration file: hikyaku -c my.conf\n\
+                 'hikyaku -h' shows the options.",
+            ),
             ("--workers 0", "Error: Invalid number of workers specified (0): it is 1 to 64."),
             ("-d", "Error: -d is not supported: start hikyaku from a service manager, or with '&'."),
         ] {

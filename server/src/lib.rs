@@ -23,9 +23,13 @@ pub mod config;
 mod connection;
 mod listener;
 mod lobby;
+mod refusal;
 mod server;
 mod transport;
 mod wake;
+mod watch;
 mod worker;
 
-pub use server::{Bindings, Options, Remote, Server, StartError, check_certificates};
+pub use server::{Bindings, Options, Remote, Server, StartError};
+pub use transport::Certificates;
+pub use watch::Watch;

@@ -28,6 +28,8 @@ enum Sink {
     Syslog { socket: UnixDatagram, facility: u8 },
 }
 
+const LINE_BYTES_MAX: usize = 1000;
+
 /// Why a destination cannot be used.
 pub type Unusable = String;
 
@@ -124,14 +126,24 @@ impl Log for Logger {
             Level::Warn => "Warning: ",
             _ => "",
         };
-        let text = format!("{kind}{}", record.args());
-        let line = format!("{}{text}\n", state.time());
+        let time = state.time();
+        let message = record.args().to_string();
+        // A message of several lines, of a panic or of advice, is several lines of the log, none without its time.
+        let texts: Vec<String> = message.lines().map(|line| shortened(kind, line)).collect();
+        let lines: String = texts.iter().map(|text| format!("{time}{text}\n")).collect();
         for sink in &state.sinks {
-            sink.write(record.level(), &line, &text);
+            sink.write(record.level(), &lines, &texts);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// A line of the log. A client id may have 64 KiB: who reads the log, and the pipe to there, are spared that.
+fn shortened(kind: &str, line: &str) -> String {
+    let end = (0..=LINE_BYTES_MAX.min(line.len())).rev().find(|&at| line.is_char_boundary(at));
+    let (start, rest) = line.split_at(end.unwrap_or(0));
+    format!("{kind}{start}{}", if rest.is_empty() { "" } else { "…" })
 }
 
 impl State {
@@ -168,12 +180,13 @@ impl State {
 }
 
 impl Sink {
-    /// Writes a line. Nobody is left to be told if that fails.
-    fn write(&self, level: Level, line: &str, text: &str) {
+    /// Writes the lines of a message, `texts` with the time and ends of lines. Nobody is left to be told if that
+    /// fails.
+    fn write(&self, level: Level, lines: &str, texts: &[String]) {
         let _ = match self {
-            Sink::Stderr => io::stderr().write_all(line.as_bytes()),
-            Sink::Stdout => io::stdout().write_all(line.as_bytes()),
-            Sink::File(file) => { file }.write_all(line.as_bytes()),
+            Sink::Stderr => io::stderr().write_all(lines.as_bytes()),
+            Sink::Stdout => io::stdout().write_all(lines.as_bytes()),
+            Sink::File(file) => { file }.write_all(lines.as_bytes()),
             Sink::Syslog { socket, facility } => {
                 let severity = match level {
                     Level::Error => 3,
@@ -184,8 +197,8 @@ impl Sink {
                 let time = jiff::fmt::strtime::format("%b %e %H:%M:%S", &jiff::ZonedDateTime::now());
                 let time = time.unwrap_or_default();
                 let priority = u16::from(*facility) * 8 + severity;
-                let line = format!("<{priority}>{time} hikyaku[{}]: {text}", std::process::id());
-                socket.send(line.as_bytes()).map(|_| ())
+                let head = format!("<{priority}>{time} hikyaku[{}]: ", std::process::id());
+                texts.iter().try_for_each(|text| socket.send(format!("{head}{text}").as_bytes()).map(|_| ()))
             }
         };
     }

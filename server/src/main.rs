@@ -3,19 +3,21 @@
 mod cli;
 mod logger;
 mod privileges;
+mod signals;
 
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Options, Remote, StartError, check_certificates};
+use hikyaku::{Bindings, Certificates, Options, Remote, StartError, Watch};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signals::Inbox;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// The arguments or the configuration are wrong.
 const USAGE: u8 = 3;
@@ -48,8 +50,8 @@ fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Says what there is to say of the configuration. Changes nothing.
 fn test(run: &Run) -> ExitCode {
-    match read(run).and_then(|(settings, problems)| secure(settings, problems)) {
-        Ok((settings, _, problems)) => {
+    match read_all(run, None) {
+        Ok(((settings, _), problems)) => {
             print(&mut std::io::stderr(), &lines(problems), 0);
             let listeners = lines(settings.listeners.iter().map(ListenerSettings::describe));
             print(&mut std::io::stdout(), &format!("{listeners}Configuration file is OK.\n"), 0)
@@ -72,31 +74,57 @@ fn read(run: &Run) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     Ok((settings, problems))
 }
 
+/// What the files say that the settings name.
+struct Files {
+    certificates: Certificates,
+    security: Security,
+    /// Of passwords and rights.
+    watch: Watch,
+}
+
+type Loaded<T> = Result<(T, Vec<Problem>), Vec<Problem>>;
+
 /// The settings with what the files say that they name: certificates, passwords and rights.
 fn secure(
     mut settings: Settings,
     mut problems: Vec<Problem>,
-) -> Result<(Settings, Security, Vec<Problem>), Vec<Problem>> {
-    let certificates = check_certificates(&settings.listeners);
-    if !certificates.is_empty() {
-        problems.extend(certificates);
-        return Err(problems);
+    certificates: impl FnOnce(&[ListenerSettings]) -> Loaded<Certificates>,
+) -> Loaded<(Settings, Files)> {
+    let certificates = certificates(&settings.listeners);
+    let watch = Watch::new(settings.listeners.iter().flat_map(|l| l.security.files()));
+    let security = Security::load(&settings.listeners, &mut settings.core);
+    let certificates = keep_problems(certificates, &mut problems);
+    let security = keep_problems(security, &mut problems);
+    match (certificates, security) {
+        (Some(certificates), Some(security)) => {
+            Ok(((settings, Files { certificates, security, watch }), problems))
+        }
+        _ => Err(problems),
     }
-    match Security::load(&settings.listeners, &mut settings.core) {
-        Ok((security, more)) => {
-            problems.extend(more);
-            Ok((settings, security, problems))
-        }
-        Err(more) => {
-            problems.extend(more);
-            Err(problems)
-        }
+}
+
+fn keep_problems<T>(loaded: Loaded<T>, problems: &mut Vec<Problem>) -> Option<T> {
+    let (value, more) = match loaded {
+        Ok((value, more)) => (Some(value), more),
+        Err(more) => (None, more),
+    };
+    problems.extend(more);
+    value
+}
+
+/// What a start, or the test of one, has to know.
+fn read_all(run: &Run, keylog: Option<&Path>) -> Loaded<(Settings, Files)> {
+    let (settings, mut problems) = read(run)?;
+    problems.extend(privileges::check(&settings, run.config.as_deref()));
+    let (secured, problems) = secure(settings, problems, |listeners| Certificates::load(listeners, keylog))?;
+    match problems.iter().any(|p| p.severity == Severity::Error) {
+        true => Err(problems),
+        false => Ok((secured, problems)),
     }
 }
 
 fn serve(run: &Run) -> ExitCode {
-    let read = read(run).and_then(|(settings, problems)| secure(settings, problems));
-    let (settings, security, problems) = match read {
+    let ((settings, files), problems) = match read_all(run, run.tls_keylog.as_deref()) {
         Ok(read) => read,
         Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
     };
@@ -109,7 +137,7 @@ fn serve(run: &Run) -> ExitCode {
         log::info!("Config loaded from {}.", file.display());
     }
     problems.iter().for_each(say);
-    match start(run, settings, security, logger) {
+    match start(run, settings, files, logger) {
         Ok(()) => {
             log::info!("hikyaku version {VERSION} terminating");
             ExitCode::SUCCESS
@@ -150,16 +178,17 @@ fn say(problem: &Problem) {
 }
 
 /// Opens what needs privileges, gives them up, and serves until the end.
-fn start(run: &Run, settings: Settings, security: Security, logger: &'static Logger) -> Result<(), Failure> {
+fn start(run: &Run, settings: Settings, files: Files, logger: &'static Logger) -> Result<(), Failure> {
     raise_open_files();
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
-        Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
+        Inbox::open(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
     if settings.listeners.iter().any(|l| l.local_only_default) {
         log::info!("Starting in local only mode. Connections will only be possible from this machine.");
     }
+    let Files { certificates, security, watch } = files;
     let mut options = Options::from_settings(&settings, security);
-    options.tls_keylog.clone_from(&run.tls_keylog);
+    options.certificates = Some(certificates);
     let bindings = Bindings::open(options)?;
     for listener in &settings.listeners {
         log::info!("{}", listener.describe());
@@ -167,7 +196,7 @@ fn start(run: &Run, settings: Settings, security: Security, logger: &'static Log
     let pid_file = settings.pid_file.as_deref().map(PidFile::write).transpose()?;
     give_up_root(settings.user.as_deref(), logger, pid_file.as_ref())?;
     let server = bindings.start()?;
-    let mut reload = Reload { run: run.clone(), settings, logger, remote: server.remote() };
+    let mut reload = Reload { run: run.clone(), settings, watch, logger, remote: server.remote() };
     std::thread::spawn(move || reload.watch(signals));
     log::info!("hikyaku version {VERSION} running");
     server.wait().map_err(|e| format!("A worker ended: {e}.").into())
@@ -213,22 +242,72 @@ struct Reload {
     run: Run,
     /// What the server runs with.
     settings: Settings,
+    /// The files of passwords and rights.
+    watch: Watch,
     logger: &'static Logger,
     remote: Remote,
 }
 
 impl Reload {
-    /// Reloads at SIGHUP; ends the server at the first other signal, the process at the second.
-    fn watch(&mut self, mut signals: Signals) {
+    /// Reloads at SIGHUP, and what has changed now and then; ends the server at the first other signal, the
+    /// process at the second.
+    fn watch(&mut self, mut signals: Inbox) {
         let mut asked = false;
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => self.reload(),
-                _ if asked => std::process::exit(FAILURE.into()),
-                _ => {
-                    asked = true;
-                    self.remote.shutdown();
+        loop {
+            let came = match signals.wait(self.look_after()) {
+                Ok(Some(came)) => came,
+                Ok(None) => {
+                    self.reload_changed();
+                    continue;
                 }
+                Err(e) => return log::error!("Signals cannot be waited for any more: {e}."),
+            };
+            for signal in came {
+                match signal {
+                    SIGHUP => self.reload(),
+                    _ if asked => std::process::exit(FAILURE.into()),
+                    _ => {
+                        asked = true;
+                        self.remote.shutdown();
+                    }
+                }
+            }
+        }
+    }
+
+    /// After which time to look whether files have changed, if there are files.
+    fn look_after(&self) -> Option<Duration> {
+        let interval = Duration::from_secs(self.settings.reload_interval_s.into());
+        let has_files = |l: &ListenerSettings| l.tls.is_some() || l.security.files().next().is_some();
+        let looks = !interval.is_zero() && self.settings.listeners.iter().any(has_files);
+        looks.then_some(interval)
+    }
+
+    /// Reads those files again that have changed since they were read.
+    fn reload_changed(&mut self) {
+        if let Some(problems) = self.remote.reload_changed_certificates() {
+            problems.iter().for_each(say);
+            match problems.iter().any(|p| p.severity == Severity::Error) {
+                true => log::error!(
+                    "Files of certificates have changed and cannot be used. What was read before stays."
+                ),
+                false => log::info!("Files of certificates have changed and were read again."),
+            }
+        }
+        if !self.watch.has_changed() {
+            return;
+        }
+        match Security::load(&self.settings.listeners, &mut self.settings.core) {
+            Ok((security, problems)) => {
+                problems.iter().for_each(say);
+                self.remote.configure(self.settings.core.clone(), security);
+                log::info!("Files of passwords or rights have changed and were read again.");
+            }
+            Err(problems) => {
+                problems.iter().for_each(say);
+                log::error!(
+                    "Files of passwords or rights have changed and cannot be used. What was read before stays."
+                );
             }
         }
     }
@@ -239,10 +318,11 @@ impl Reload {
         }
         let read = read(&self.run).and_then(|(mut settings, problems)| {
             let remarks = settings.fit_to(&self.settings);
-            let (settings, security, problems) = secure(settings, problems)?;
-            Ok((settings, security, problems, remarks))
+            let load = |listeners: &[ListenerSettings]| self.remote.load_certificates(listeners);
+            let ((settings, files), problems) = secure(settings, problems, load)?;
+            Ok((settings, files, problems, remarks))
         });
-        let (settings, security, problems, remarks) = match read {
+        let (settings, files, problems, remarks) = match read {
             Ok(read) => read,
             Err(problems) => {
                 problems.iter().for_each(say);
@@ -255,9 +335,9 @@ impl Reload {
         }
         problems.iter().for_each(say);
         remarks.iter().for_each(|remark| log::warn!("{remark}"));
-        self.remote.configure(settings.core.clone(), security);
-        // Each listener keeps its certificates if the new ones cannot be used.
-        self.remote.reload_certificates().iter().for_each(say);
+        self.remote.use_certificates(files.certificates);
+        self.remote.configure(settings.core.clone(), files.security);
+        self.watch = files.watch;
         self.settings = settings;
         log::info!("The configuration was reloaded.");
     }

@@ -2,16 +2,16 @@
 
 use crate::auth::{Hasher, Security};
 use crate::clock::Clock;
-use crate::config::{ListenerSettings, Problem, Settings};
+use crate::config::{ListenerSettings, Problem, Settings, Severity};
 use crate::listener::{Bound, bind};
-use crate::transport::Gate;
+use crate::transport::{Certificates, Gates};
 use crate::wake::{Letterbox, mailbox};
 use crate::worker::{Common, Letter, MAILBOX, Seat, Worker};
 use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -28,8 +28,10 @@ pub struct Options {
     pub config: Config,
     /// Who may come in: what [`Security::load`] made of the same listeners as `config`.
     pub security: Security,
-    /// A file to which the secrets of TLS connections are appended, for debugging: whoever has them
-    /// reads along.
+    /// What [`Certificates::load`] made of the same listeners; `None` to do so when ports are opened.
+    pub certificates: Option<Certificates>,
+    /// Without `certificates`, a file to which the secrets of TLS connections are appended, for debugging:
+    /// whoever has them reads along.
     pub tls_keylog: Option<PathBuf>,
 }
 
@@ -41,6 +43,7 @@ impl Default for Options {
             workers: 1,
             config: Config::default(),
             security: Security::default(),
+            certificates: None,
             tls_keylog: None,
         }
     }
@@ -58,7 +61,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     letterboxes: Arc<[Letterbox<Letter>]>,
-    gates: Arc<[Arc<Gate>]>,
+    gates: Arc<Gates>,
     /// What holds now.
     security: Arc<Mutex<Arc<Security>>>,
 }
@@ -85,7 +88,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Bindings {
     bound: Vec<Bound>,
-    gates: Arc<[Arc<Gate>]>,
+    gates: Gates,
     workers: u16,
     config: Config,
     security: Security,
@@ -97,13 +100,8 @@ impl Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
-        Options { listeners, workers, config, security, tls_keylog: None }
+        Options { listeners, workers, config, security, ..Options::default() }
     }
-}
-
-/// What is wrong with the certificates and keys of `listeners`.
-pub fn check_certificates(listeners: &[ListenerSettings]) -> Vec<Problem> {
-    listeners.iter().filter_map(|settings| Gate::new(settings, None).err()).collect()
 }
 
 impl Bindings {
@@ -112,11 +110,10 @@ impl Bindings {
     /// # Errors
     /// If a certificate cannot be used, or an address cannot be bound.
     pub fn open(options: Options) -> Result<Bindings, StartError> {
-        let mut gates = Vec::new();
-        for settings in &options.listeners {
-            let gate = Gate::new(settings, options.tls_keylog.as_deref());
-            gates.push(Arc::new(gate.map_err(StartError::Settings)?));
-        }
+        let certificates = match options.certificates {
+            Some(certificates) => certificates,
+            None => read(&options.listeners, options.tls_keylog.as_deref())?,
+        };
         let mut bound = Vec::new();
         for (settings, listener) in options.listeners.iter().zip(0..) {
             let listen = |(address, cause)| StartError::Listen { address, cause };
@@ -126,7 +123,8 @@ impl Bindings {
             return Err(StartError::NoEndpoint);
         }
         let Options { workers, config, security, .. } = options;
-        Ok(Bindings { bound, gates: gates.into(), workers: workers.clamp(1, SHARDS_MAX), config, security })
+        let gates = Gates::new(certificates);
+        Ok(Bindings { bound, gates, workers: workers.clamp(1, SHARDS_MAX), config, security })
     }
 
     /// Starts the workers.
@@ -150,7 +148,7 @@ impl Server {
     fn run(bindings: Bindings) -> io::Result<Server> {
         let Bindings { bound, gates, workers, config, security } = bindings;
         let local_addrs = bound.iter().filter_map(|b| b.address).collect();
-        let clock = Clock::start();
+        let (clock, gates) = (Clock::start(), Arc::new(gates));
         let config = Arc::new(config);
         let security = Arc::new(security);
         let hasher = Arc::new(Hasher::new());
@@ -257,19 +255,33 @@ impl Remote {
     }
 
     /// Reads all certificates again, for TLS handshakes from now on. Those connected stay. Where a file
-    /// is bad, the listener keeps what it has; returned is what was wrong.
+    /// is bad, the listener keeps what it has; returned is what was wrong or remarkable.
     pub fn reload_certificates(&self) -> Vec<Problem> {
-        self.gates.iter().filter_map(|gate| gate.reload().err()).collect()
+        self.gates.reload(|_| true).unwrap_or_default()
     }
 
     /// As [`Remote::reload_certificates`], for those listeners whose files have changed since they were
-    /// read. `None` if there are none.
+    /// read, as [`Watch::has_changed`](crate::Watch::has_changed) says it: to be called now and then. `None` if
+    /// there are none.
     pub fn reload_changed_certificates(&self) -> Option<Vec<Problem>> {
-        let changed: Vec<_> = self.gates.iter().filter(|gate| gate.has_changed()).collect();
-        if changed.is_empty() {
-            return None;
-        }
-        Some(changed.into_iter().filter_map(|gate| gate.reload().err()).collect())
+        self.gates.reload_changed()
+    }
+
+    /// As [`Certificates::load`], with the key log of the start: for [`Remote::use_certificates`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_certificates(
+        &self,
+        listeners: &[ListenerSettings],
+    ) -> Result<(Certificates, Vec<Problem>), Vec<Problem>> {
+        self.gates.load(listeners)
+    }
+
+    /// Changes what listeners speak, and the certificates they show, for connections that come from now on.
+    /// Those connected stay as they are.
+    pub fn use_certificates(&self, certificates: Certificates) {
+        self.gates.replace(certificates);
     }
 }
 
@@ -300,6 +312,16 @@ impl std::error::Error for StartError {
             StartError::NoEndpoint | StartError::Settings(_) => None,
         }
     }
+}
+
+/// Reads certificates, and says what is remarkable about them.
+fn read(listeners: &[ListenerSettings], keylog: Option<&Path>) -> Result<Certificates, StartError> {
+    let (certificates, remarks) = Certificates::load(listeners, keylog).map_err(|problems| {
+        let error = problems.into_iter().find(|p| p.severity == Severity::Error);
+        error.map_or(StartError::NoEndpoint, StartError::Settings)
+    })?;
+    remarks.iter().for_each(|remark| log::warn!("{}", remark.message));
+    Ok(certificates)
 }
 
 fn random() -> io::Result<u64> {

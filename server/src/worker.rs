@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::connection::{Connection, Places};
 use crate::listener::{Accepted, Bound, Doors};
 use crate::lobby::{Guest, Lobby};
-use crate::transport::{Detected, Gate, Received, SLICES, Sent, Transport};
+use crate::refusal::{Refusal, Refusals};
+use crate::transport::{Detected, Gates, Received, Transport};
 use crate::wake::{Letterbox, Mailbox};
 use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::{
@@ -20,7 +21,8 @@ use hikyaku_proto::outbox::Outbox;
 use hikyaku_proto::time::Instant;
 use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::fmt::Display;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ pub(crate) struct Seat {
 /// What all workers of a server have in common.
 #[derive(Clone)]
 pub(crate) struct Common {
-    pub(crate) gates: Arc<[Arc<Gate>]>,
+    pub(crate) gates: Arc<Gates>,
     pub(crate) config: Arc<Config>,
     pub(crate) security: Arc<Security>,
     pub(crate) hasher: Arc<Hasher>,
@@ -100,8 +102,9 @@ pub(crate) struct Worker {
     to_ring: u64,
     doors: Doors,
     /// What each listener lets in.
-    gates: Arc<[Arc<Gate>]>,
+    gates: Arc<Gates>,
     lobby: Lobby,
+    refusals: Refusals,
     /// Whose turn it is to do a TLS handshake.
     next_handshake: ShardId,
     connections: Places<Connection>,
@@ -142,6 +145,7 @@ impl Worker {
             doors,
             gates,
             next_handshake: id,
+            refusals: Refusals::default(),
             lobby: Lobby::new(guests_max(), connect_timeout),
             connections: Places::new(),
             leaving: VecDeque::new(),
@@ -198,8 +202,9 @@ impl Worker {
     /// How long to wait for events. Unless it is zero, letters ring from here on.
     fn timeout(&self, now: Instant) -> Option<Duration> {
         let leaving = self.leaving.front().map(|&(deadline, _)| deadline);
-        let deadlines = [leaving, self.deadline, self.lobby.deadline(), self.doors.deadline(), self.ending];
-        let next = deadlines.into_iter().flatten().min();
+        let doors = [self.doors.deadline(), self.lobby.deadline(), self.refusals.deadline()];
+        let deadlines = [leaving, self.deadline, self.ending];
+        let next = deadlines.into_iter().chain(doors).flatten().min();
         let wait = next.map(|at| at.since(now));
         if !self.ready.is_empty() || wait == Some(Duration::ZERO) || !self.mailbox.fall_asleep() {
             return Some(Duration::ZERO);
@@ -308,7 +313,11 @@ impl Worker {
         if let Some(guest) = &mut connection.guest {
             let held = guest.received.len() + connection.transport.held();
             self.lobby.hold(held, std::mem::replace(&mut guest.held, held));
+            if let Some(why) = connection.transport.take_refusal() {
+                self.refuse(now, conn, Refusal::Web, &why);
+            }
         }
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         match received {
             Ok(Received::Bytes { bytes, more }) => {
                 connection.readable = more || connection.until_empty;
@@ -325,12 +334,11 @@ impl Worker {
             }
             Ok(Received::End) => self.on_transport_closed(now, conn),
             Err(e) => {
-                match connection.guest.as_ref().and_then(|guest| guest.peer) {
-                    // What an operator who sets TLS up has to see.
-                    Some(peer) if e.kind() == io::ErrorKind::InvalidData => {
-                        log::info!("{peer} is closed before its CONNECT: {e}.");
-                    }
-                    _ => log::debug!("A connection broke: {e}."),
+                // What an operator who sets TLS up has to see.
+                if connection.guest.is_some() && e.kind() == io::ErrorKind::InvalidData {
+                    self.refuse(now, conn, Refusal::Tls, &e);
+                } else {
+                    log::debug!("A connection broke: {e}.");
                 }
                 self.on_transport_closed(now, conn);
             }
@@ -484,7 +492,7 @@ impl Worker {
             if outbox.is_empty() {
                 return;
             }
-            let result = write(&mut connection.transport, &mut outbox.chunks());
+            let result = connection.transport.write(&mut outbox.chunks());
             match result {
                 Ok(sent) => {
                     connection.full = sent.full;
@@ -505,7 +513,7 @@ impl Worker {
 
     fn close(&mut self, now: Instant, conn: ConnId, last: &Outbox) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
-        write_all(&mut connection.transport, last);
+        connection.transport.write_all(last);
         connection.transport.shutdown(&mut self.buffer);
         if last.is_empty() || self.ending.is_some() || self.leaving.len() >= LEAVING_MAX {
             self.remove(conn);
@@ -595,21 +603,19 @@ impl Worker {
     }
 
     /// A guest sent the first `bytes` of the buffer, its first: what does it speak? False if not MQTT.
-    fn detect(&mut self, conn: ConnId, bytes: usize) -> bool {
+    fn detect(&mut self, now: Instant, conn: ConnId, bytes: usize) -> bool {
         let Some(connection) = self.connections.get_mut(conn) else { return false };
         let Some(guest) = &mut connection.guest else { return false };
-        let gate = self.gates.get(usize::from(guest.listener)).filter(|_| guest.received.is_empty());
-        let (Transport::Plain(_), Some(gate)) = (&connection.transport, gate) else { return true };
-        let detected = gate.detect(self.buffer[0]);
-        let gate = Arc::clone(gate);
+        if !matches!(connection.transport, Transport::Plain(_)) || !guest.received.is_empty() {
+            return true;
+        }
+        let Some(gate) = self.gates.at(guest.listener) else { return true };
+        let detected = gate.detect(&self.buffer[..bytes]);
         if detected == Detected::Mqtt {
             return true;
         }
         if let Detected::Refused(why) = detected {
-            match guest.peer {
-                Some(peer) => log::info!("{peer} is closed: {why}."),
-                None => log::info!("A local connection is closed: {why}."),
-            }
+            self.refuse(now, conn, Refusal::Speech, &why);
             self.remove(conn);
             return false;
         }
@@ -633,7 +639,7 @@ impl Worker {
 
     /// A guest sent the first `bytes` of the buffer: find its home, if the CONNECT is complete.
     fn on_guest_bytes(&mut self, now: Instant, conn: ConnId, bytes: usize) {
-        if !self.detect(conn, bytes) {
+        if !self.detect(now, conn, bytes) {
             return;
         }
         let Some(connection) = self.connections.get_mut(conn) else { return };
@@ -642,7 +648,7 @@ impl Worker {
             match connection.transport.identity() {
                 Ok(identity) => guest.identity = identity,
                 Err(why) => {
-                    log::info!("A client ({:?}) is closed: {why}.", guest.peer);
+                    self.refuse(now, conn, Refusal::Tls, &why);
                     self.remove(conn);
                     return;
                 }
@@ -728,8 +734,16 @@ impl Worker {
         self.read(now, conn);
     }
 
+    /// Says why a guest is turned away.
+    fn refuse(&mut self, now: Instant, conn: ConnId, kind: Refusal, why: &dyn Display) {
+        let Some(guest) = self.connections.get(conn).and_then(|c| c.guest.as_ref()) else { return };
+        let gate = self.gates.at(guest.listener);
+        self.refusals.say(now, kind, guest.peer, gate.as_ref().map(|gate| &*gate.name), why);
+    }
+
     /// Closes guests that are late, or too many.
     fn show_out(&mut self, now: Instant) {
+        self.refusals.on_time(now);
         while let Some(&(deadline, conn)) = self.leaving.front()
             && (deadline <= now || self.connections.get(conn).is_none())
         {
@@ -771,25 +785,4 @@ fn is_guest(connections: &Places<Connection>, conn: ConnId) -> bool {
 fn guests_max() -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     files.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX)).clamp(16, 16_384)
-}
-
-/// Writes once, as many of `chunks` as one call takes.
-fn write<'a>(transport: &mut Transport, chunks: &mut impl Iterator<Item = &'a [u8]>) -> io::Result<Sent> {
-    let mut slices = [IoSlice::new(&[]); SLICES];
-    let mut used = 0;
-    for (slice, chunk) in slices.iter_mut().zip(chunks) {
-        *slice = IoSlice::new(chunk);
-        used += 1;
-    }
-    transport.write_vectored(&slices[..used])
-}
-
-/// Writes what the transport takes at once; what it does not take is lost.
-fn write_all(transport: &mut Transport, last: &Outbox) {
-    let mut chunks = last.chunks().peekable();
-    while chunks.peek().is_some() {
-        if !write(transport, &mut chunks).is_ok_and(|sent| !sent.full) {
-            return;
-        }
-    }
 }

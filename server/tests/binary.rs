@@ -51,6 +51,8 @@ fn sigterm_says_goodbye_and_exits_with_0() {
         assert_eq!(silent.0.read(&mut [0]).unwrap_or(0), 0);
         assert_eq!(broker.exit_code(), Some(0), "{}", broker.logged);
         assert!(broker.logged.ends_with("terminating\n"), "{}", broker.logged);
+        let goodbye = "Client peer-0 disconnected: the broker is shutting down.";
+        assert!(broker.logged.contains(goodbye), "{}", broker.logged);
     }
 }
 

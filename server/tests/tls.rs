@@ -446,11 +446,13 @@ fn a_reload_takes_the_new_certificate_and_keeps_the_old_if_the_new_is_bad() {
     let remote = server.remote();
     assert!(remote.reload_changed_certificates().is_none());
     files.write("server.key", b"half writ");
+    assert!(remote.reload_changed_certificates().is_none(), "it may be written still");
     let problems = remote.reload_changed_certificates().unwrap();
     assert!(problems[0].to_string().contains("server.key"), "{problems:?}");
     assert_eq!(certificate(), first);
     assert!(remote.reload_changed_certificates().is_none(), "told once");
     files.sign("server", ExtendedKeyUsagePurpose::ServerAuth, |_| {});
+    assert!(remote.reload_changed_certificates().is_none());
     assert_eq!(remote.reload_changed_certificates(), Some(vec![]));
     assert_ne!(certificate(), first);
     stays.write_all(&[0xC0, 0]).unwrap();

@@ -94,6 +94,10 @@ impl Default for Config {
 /// What differs between the doors of a broker.
 #[derive(Clone, Debug, Default)]
 pub struct Listener {
+    /// Where it is, as log lines call it; may be empty.
+    pub name: Box<str>,
+    /// Whether it is closed: nobody is let in, whoever it is.
+    pub closed: bool,
     /// What clients may do here, whoever they are.
     pub limits: ListenerLimits,
     /// Whether clients are asked who they are.
@@ -187,7 +191,8 @@ impl Config {
         let limit = self.connect_bytes_max.min(self.max_packet_size);
         match received.first() {
             None => return Home::Incomplete,
-            Some(0x10) => {}
+            // 3.1 lets a CONNECT have any flags.
+            Some(0x10..0x20) => {}
             Some(_) => return Home::Any,
         }
         match Frame::parse(received, limit) {

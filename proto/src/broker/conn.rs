@@ -1,6 +1,7 @@
 //! Connections: bytes in, bytes out, and how they end.
 
 use super::connect::Request;
+use super::denial::{Denial, Name};
 use super::io::{ConnId, Output};
 use super::mount::Mount;
 use super::publish::Route;
@@ -185,8 +186,10 @@ impl Shard {
         let mut used = 0;
         let mut packets = 0;
         let flow = loop {
-            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b != 0x10) {
-                self.close(id, Cause::Silent("the first packet is not a CONNECT")); // [MQTT-3.1.0-1]
+            if phase == Phase::New && framer.is_empty() && bytes.get(used).is_some_and(|&b| b >> 4 != 1) {
+                let what = "the first packet is not a CONNECT"; // [MQTT-3.1.0-1]
+                self.log_refusal(id, Denial::Stranger, None, (ReasonCode::ProtocolError, what));
+                self.close(id, Cause::Silent(what));
                 break Flow::Closed;
             }
             let limit = if phase == Phase::New { connect_limit.min(limit) } else { limit };
@@ -231,11 +234,22 @@ impl Shard {
             return self.on_publish(id, frame);
         }
         let Some(version) = self.conn(id).map(|c| c.link.version) else { return Flow::Closed };
-        // Whatever it contains.
-        if let Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck | PacketType::PingResp) =
-            frame.packet_type()
-        {
-            return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+        // Whatever these contain.
+        match frame.packet_type() {
+            Some(PacketType::SubAck | PacketType::UnsubAck) if frame.flags() != 0 => {
+                return self.fail(id, ReasonCode::MalformedPacket, "the flags of the fixed header are wrong");
+            }
+            Some(PacketType::ConnAck | PacketType::SubAck | PacketType::UnsubAck) => {
+                return self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends");
+            }
+            Some(PacketType::Auth) if phase == Phase::Running => {
+                return self.fail(
+                    id,
+                    ReasonCode::ProtocolError,
+                    "AUTH without an authentication method in CONNECT",
+                );
+            }
+            _ => {}
         }
         if phase == Phase::Running && frame.packet_type() == Some(PacketType::Connect) {
             return self.fail(id, ReasonCode::ProtocolError, "a second CONNECT"); // [MQTT-3.1.0-2]
@@ -265,9 +279,6 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(id, &subscribe),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(id, &unsubscribe),
             Packet::Disconnect(disconnect) => self.on_disconnect(id, &disconnect),
-            Packet::Auth(_) => {
-                self.fail(id, ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT")
-            }
             _ => self.fail(id, ReasonCode::ProtocolError, "a packet that only a server sends"),
         }
     }
@@ -340,6 +351,8 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return };
         if conn.phase == Phase::New {
             self.refuse_malformed(id, frame, error);
+        } else if error.quiet {
+            self.close(id, Cause::Silent(error.what));
         } else {
             self.close(id, Cause::Peer(error.reason, error.what));
         }
@@ -372,10 +385,12 @@ impl Shard {
             Cause::Peer(reason, what) => (Some(reason), what),
             Cause::Refused(what) | Cause::Silent(what) => (None, what),
             Cause::KeepAlive => (Some(ReasonCode::KeepAliveTimeout), "exceeded timeout"),
-            Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "session taken over"),
+            Cause::TakenOver => (Some(ReasonCode::SessionTakenOver), "disconnected: session taken over"),
             Cause::Transport => (None, "closed its connection"),
             Cause::Revoked => (Some(ReasonCode::AdministrativeAction), "is not let in any more"),
-            Cause::Operator => (Some(ReasonCode::ServerShuttingDown), "the broker is shutting down"),
+            Cause::Operator => {
+                (Some(ReasonCode::ServerShuttingDown), "disconnected: the broker is shutting down")
+            }
         };
         // [MQTT-3.14.0-1]
         if let Some(reason) = reason
@@ -388,7 +403,7 @@ impl Shard {
         if !matches!(cause, Cause::Transport) {
             self.outputs.push_back(Output::Close { conn: id, last: conn.link.outbox });
         }
-        let name = self.sessions.get(conn.session).map(|s| s.client_id.escape_debug());
+        let name = self.sessions.get(conn.session).map(|s| Name(&s.client_id));
         match (name, cause, conn.peer) {
             (Some(name), Cause::Peer(reason, _), _) => info!("Client {name} closed: {text} ({reason})."),
             (Some(name), _, _) => info!("Client {name} {text}."),

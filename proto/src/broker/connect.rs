@@ -1,7 +1,7 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
 use super::conn::{Cause, Flow, Pause, Phase, conn_at};
-use super::denial::Denial;
+use super::denial::{Denial, Name, PeerText, UserText};
 use super::io::{Authenticate, ConnId, Output, Verdict};
 use super::mount::Mount;
 use super::publish::may_publish;
@@ -9,8 +9,8 @@ use super::rights::Subject;
 use super::session::Will;
 use super::{Authentication, Shard};
 use crate::codec::{
-    ConnAck, Connect, DecodeError, Frame, Packet, Properties, PropertiesBuf, Property, QoS, ReasonCode,
-    Version,
+    ConnAck, Connect, DecodeError, ErrorKind, Frame, Packet, Properties, PropertiesBuf, Property, QoS,
+    ReasonCode, Version,
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
@@ -37,40 +37,53 @@ pub(super) struct Request {
     method: Option<Box<str>>,
 }
 
+/// Why a CONNECT is not accepted: what the client is told, and what the log says.
+type Refusal = (ReasonCode, &'static str);
+
+impl Request {
+    fn who(&self) -> Subject<'_> {
+        Subject { client_id: &self.client_id, username: self.username.as_deref() }
+    }
+}
+
 impl Shard {
     /// Answers a CONNECT that could not be decoded, as far as the standard lets a server answer.
     pub(super) fn refuse_malformed(&mut self, id: ConnId, frame: Option<Frame<'_>>, error: &DecodeError) {
         let body = frame.map_or(&[][..], |f| f.body);
         let name_len = body.get(..2).map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])));
         let level = body.get(2 + name_len).map_or(0, |l| l & 0x7f);
-        let v5 = level >= 5 && body.get(2..2 + name_len) == Some(&b"MQTT"[..]);
+        let v5 = level >= 5 && matches!(body.get(2..2 + name_len), Some(b"MQTT" | b"MQIsdp"));
         if let Some(conn) = self.conn(id) {
             conn.link.version = if v5 { Version::V5 } else { Version::V3_1_1 };
         }
         let told = match error.reason {
-            // [MQTT-3.1.2-2]; to levels that never were as well, and not to what is not MQTT at all.
-            ReasonCode::UnsupportedProtocolVersion => level > 0 && matches!(name_len, 4 | 6),
-            ReasonCode::ClientIdentifierNotValid => true,
+            _ if error.quiet => false,
+            // [MQTT-3.1.2-2]; to levels that never were as well.
+            ReasonCode::UnsupportedProtocolVersion => level > 0,
+            // 3.x knows it for an id that may be read, not for one that is no string.
+            ReasonCode::ClientIdentifierNotValid => v5 || error.kind == ErrorKind::Protocol,
             reason => v5 && reason.allowed_in(crate::codec::PacketType::ConnAck),
         };
         if told {
-            self.refuse(id, error.reason, error.what);
+            self.refuse(id, None, (error.reason, error.what));
         } else {
+            self.log_refusal(id, Denial::Stranger, None, (error.reason, error.what));
             self.close(id, Cause::Silent(error.what));
         }
     }
 
     /// Says no in a CONNACK and closes [MQTT-3.2.2-7].
-    fn refuse(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+    fn refuse(&mut self, id: ConnId, who: Option<Subject<'_>>, refusal: Refusal) -> Flow {
+        self.log_refusal(id, Denial::Connect, who, refusal);
+        self.say_no(id, refusal)
+    }
+
+    fn say_no(&mut self, id: ConnId, (reason, what): Refusal) -> Flow {
         // [MQTT-3.2.2-8]: whoever authenticates may have any in mind.
         let fits = reason.is_error() && reason.allowed_in(crate::codec::PacketType::ConnAck);
         let reason = if fits { reason } else { ReasonCode::NotAuthorized };
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
-        if let Some(conn) = self.conn(id) {
-            let peer = conn.peer;
-            info!("Client refused: {what} ({reason}){}.", PeerText(peer));
-        }
         self.close(id, Cause::Refused(what));
         Flow::Closed
     }
@@ -88,36 +101,44 @@ impl Shard {
         let client_id = self.config.effective_client_id(listener, identity.as_deref(), &entropy, connect);
         let method = properties.authentication_method();
         let settings = self.config.listener(listener);
+        let who = Subject { client_id: &client_id, username: username.as_deref() };
         let ask = settings.is_none_or(|l| l.authentication == Authentication::Ask) && identity.is_none();
+        if settings.is_some_and(|l| l.closed) {
+            let what = "this listener is not configured any more";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
+        }
         if settings.is_some_and(|l| l.identity_required) && identity.is_none() {
-            return self.refuse(id, ReasonCode::NotAuthorized, "no certificate that names the client");
+            let what = "no certificate that names the client";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
         }
         if settings.is_some_and(|l| l.use_username_as_clientid)
             && username.as_deref().is_none_or(str::is_empty)
         {
-            return self.refuse(id, ReasonCode::NotAuthorized, "no user name to take for the client id");
+            let what = "no user name to take for the client id";
+            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
         }
         let prefix = settings.and_then(|l| l.clientid_prefixes.as_deref());
         if !client_id.starts_with(prefix.unwrap_or_default()) {
-            return self.refuse(
-                id,
-                ReasonCode::ClientIdentifierNotValid,
-                "the client id lacks the prefix asked for",
-            );
+            let what = "the client id does not begin as clientid_prefixes wants";
+            return self.refuse(id, Some(who), (ReasonCode::ClientIdentifierNotValid, what));
         }
         if method.is_some() && !ask {
-            return self.refuse(
-                id,
-                ReasonCode::BadAuthenticationMethod,
-                "no authentication method is offered",
-            );
+            let what = "no authentication method is offered";
+            return self.refuse(id, Some(who), (ReasonCode::BadAuthenticationMethod, what));
+        }
+        // Who tries this is no client of ours: mosquitto's control topics take requests, not wills.
+        if connect.will.is_some_and(|will| will.topic.starts_with("$CONTROL/")) {
+            let what = "a will to $CONTROL";
+            self.log_refusal(id, Denial::Stranger, Some(who), (ReasonCode::NotAuthorized, what));
+            self.close(id, Cause::Silent(what));
+            return Flow::Closed;
         }
         let will = match self.will_of(connect, &mount) {
             Ok(will) => will,
-            Err((reason, what)) => return self.refuse(id, reason, what),
+            Err(refusal) => return self.refuse(id, Some(who), refusal),
         };
-        if let Some((reason, what)) = self.beyond_limits(listener, connect) {
-            return self.refuse(id, reason, what);
+        if let Some(refusal) = self.beyond_limits(listener, connect) {
+            return self.refuse(id, Some(who), refusal);
         }
         // In 3.x a clean session ends with its connection, any other never does.
         let expiry = match (v5, connect.clean_start) {
@@ -164,11 +185,14 @@ impl Shard {
         let Some(mut request) = conn.request.take() else { return };
         match verdict {
             Verdict::Failure(reason) => {
-                self.refuse(id, reason, "not authenticated");
+                let refusal = (reason, why_not(reason, &request));
+                self.log_refusal(id, Denial::Login, Some(request.who()), refusal);
+                self.say_no(id, refusal);
             }
             Verdict::Continue { .. } => {
                 // Carried by the next issue of this machine: a driver that asks for it is told so.
-                self.refuse(id, ReasonCode::BadAuthenticationMethod, "authentication in several steps");
+                let refusal = (ReasonCode::BadAuthenticationMethod, "authentication in several steps");
+                self.refuse(id, Some(request.who()), refusal);
             }
             Verdict::Success { username, data } => {
                 request.username = username.or(request.username);
@@ -180,17 +204,18 @@ impl Shard {
     }
 
     /// The will in a CONNECT, checked against everything a PUBLISH would be.
-    fn will_of(
-        &self,
-        connect: &Connect<'_>,
-        mount: &Mount,
-    ) -> Result<Option<Box<Will>>, (ReasonCode, &'static str)> {
+    fn will_of(&self, connect: &Connect<'_>, mount: &Mount) -> Result<Option<Box<Will>>, Refusal> {
         let Some(will) = &connect.will else { return Ok(None) };
         let mounted = if mount.is_none() { String::new() } else { mount.topic(will.topic) };
         let topic = TopicName::parse(if mount.is_none() { will.topic } else { &mounted })
             .map_err(|_| (ReasonCode::TopicNameInvalid, "the will's topic is not a topic name"))?;
         if separators(topic.as_str()) > usize::from(self.config.max_topic_separators) {
             return Err((ReasonCode::TopicNameInvalid, "the will's topic has too many levels"));
+        }
+        if will.payload.len() > self.config.message_size_limit as usize {
+            let v5 = connect.version.is_v5();
+            let reason = if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized };
+            return Err((reason, "the will is larger than a message may be"));
         }
         if will.retain && !self.config.retain_available {
             return Err((ReasonCode::RetainNotSupported, "retained messages are switched off")); // [MQTT-3.2.2-13]
@@ -223,19 +248,21 @@ impl Shard {
     /// Lets a client in: takes its session over, or makes one, and says so.
     fn accept(&mut self, id: ConnId, request: Request, data: Option<Vec<u8>>) -> Flow {
         let Some(listener) = self.conn(id).map(|c| c.listener) else { return Flow::Closed };
-        let subject = Subject { client_id: &request.client_id, username: request.username.as_deref() };
+        let subject = request.who();
         if let Some(will) = &request.will
             && !may_publish(self.config.rights(listener), subject, will.message.topic())
         {
             self.log_denial(Denial::Will, listener, subject, will.message.topic());
-            return self.refuse(id, ReasonCode::NotAuthorized, "no right to publish the will");
+            let refusal = (ReasonCode::NotAuthorized, "no right to publish the will");
+            return self.refuse(id, Some(subject), refusal);
         }
         let found = self.find_session(&request.client_id);
         if let Some(index) = found {
             // A session belongs to the user who made it; one made without a user to the first who comes.
             let owner = self.sessions[index].username.as_deref();
             if owner.is_some() && owner != request.username.as_deref() {
-                return self.refuse(id, ReasonCode::NotAuthorized, "the session belongs to another user");
+                let refusal = (ReasonCode::NotAuthorized, "the session belongs to another user");
+                return self.refuse(id, Some(subject), refusal);
             }
             if let Some(old) = self.sessions[index].conn {
                 self.close(old, Cause::TakenOver); // [MQTT-3.1.4-3]
@@ -296,7 +323,7 @@ impl Shard {
         info!(
             "New client connected{} as {} (p{}, c{}, k{}{}).",
             PeerText(peer),
-            session.client_id.escape_debug(),
+            Name(&session.client_id),
             match link.version {
                 Version::V3_1 => 1,
                 Version::V3_1_1 => 2,
@@ -304,27 +331,19 @@ impl Shard {
             },
             u8::from(request.clean_start),
             link.keep_alive_s,
-            UserText(session.username.as_deref()),
+            UserText(", ", session.username.as_deref(), ""),
         );
         self.arm_alive(id.index);
         self.counters.clients_connected += 1;
         let mut properties = PropertiesBuf::default();
         if v5 {
-            properties.push(Property::TopicAliasMaximum(max_topic_alias));
-            if request.assigned {
-                properties.push(Property::AssignedClientIdentifier(&request.client_id));
-            }
-            if expiry_s != request.expiry_s {
-                properties.push(Property::SessionExpiryInterval(expiry_s));
-            }
+            // In mosquitto's order: its tests compare bytes.
             if let Some(seconds) = server_keep_alive {
                 properties.push(Property::ServerKeepAlive(seconds));
             }
-            if max_qos < QoS::ExactlyOnce {
-                properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
-            }
-            if !config.retain_available {
-                properties.push(Property::RetainAvailable(0));
+            properties.push(Property::TopicAliasMaximum(max_topic_alias));
+            if request.assigned {
+                properties.push(Property::AssignedClientIdentifier(&request.client_id));
             }
             if let Some(method) = &request.method {
                 properties.push(Property::AuthenticationMethod(method));
@@ -332,8 +351,17 @@ impl Shard {
                     properties.push(Property::AuthenticationData(data));
                 }
             }
+            if expiry_s != request.expiry_s {
+                properties.push(Property::SessionExpiryInterval(expiry_s));
+            }
+            if !config.retain_available {
+                properties.push(Property::RetainAvailable(0));
+            }
             properties.push(Property::MaximumPacketSize(config.max_packet_size));
             properties.push(Property::ReceiveMaximum(config.max_inflight_messages.max(1)));
+            if max_qos < QoS::ExactlyOnce {
+                properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
+            }
         }
         let connack = ConnAck {
             session_present: keep.is_some(), // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
@@ -343,11 +371,10 @@ impl Shard {
         if !self.put(id, &Packet::ConnAck(connack)) {
             // It was not let in: there is no DISCONNECT [MQTT-3.14.0-1], and no will.
             self.sessions[index].will = None;
-            return self.refuse(
-                id,
-                ReasonCode::PacketTooLarge,
-                "the CONNACK is larger than the client takes",
-            );
+            let username = self.sessions[index].username.clone();
+            let who = Subject { client_id: &request.client_id, username: username.as_deref() };
+            let what = "the CONNACK is larger than the client takes";
+            return self.refuse(id, Some(who), (ReasonCode::PacketTooLarge, what));
         }
         self.tell_share_owners(index, true);
         self.pump(index);
@@ -364,20 +391,12 @@ impl Shard {
     }
 }
 
-/// ` from ADDRESS`, where there is one.
-struct PeerText(Option<core::net::SocketAddr>);
-
-impl core::fmt::Display for PeerText {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.map_or(Ok(()), |peer| write!(f, " from {}:{}", peer.ip(), peer.port()))
-    }
-}
-
-/// `, u'NAME'`, where there is one.
-struct UserText<'a>(Option<&'a str>);
-
-impl core::fmt::Display for UserText<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.map_or(Ok(()), |name| write!(f, ", u'{}'", name.escape_debug()))
+/// Why a client was not authenticated. An unknown user and a wrong password are not told apart.
+fn why_not(reason: ReasonCode, request: &Request) -> &'static str {
+    match reason {
+        ReasonCode::ServerBusy => "its password could not be checked now, it may try again",
+        ReasonCode::BadAuthenticationMethod => "this authentication method is not offered",
+        _ if request.username.is_none() => "it gives no user name, and has to",
+        _ => "the user name or the password is wrong",
     }
 }

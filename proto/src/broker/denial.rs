@@ -1,69 +1,156 @@
 //! What is denied is said, not more often than someone reads; who is let in no longer goes.
+//!
+//! Of each kind one line a second is said, and then how many were not.
 
 use super::Shard;
 use super::conn::{Cause, Phase};
 use super::io::{ConnId, Revoked};
+use super::rights::Subject;
+use super::timer::Timer;
+use crate::codec::ReasonCode;
 use crate::time::Instant;
 use alloc::vec::Vec;
+use core::fmt::{self, Write};
+use core::net::SocketAddr;
 use core::time::Duration;
-use log::{Level, log};
+use log::{Level, info, log};
 
 /// What is denied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denial {
     Publish,
     Will,
     Subscribe,
     Receive,
+    /// A CONNECT, for who the client is.
+    Login,
+    /// A CONNECT, for what it asks.
+    Connect,
+    /// What is no CONNECT.
+    Stranger,
 }
 
-const KINDS: [&str; 4] = ["publish to", "publish its will to", "subscribe to", "receive from"];
+const KINDS: usize = Denial::Stranger as usize + 1;
+/// What one may not, of the kinds that are about topics.
+const ACTIONS: [&str; 4] = ["publish to", "publish its will to", "subscribe to", "receive from"];
+/// Many of each kind.
+const MANY: [&str; KINDS] = [
+    "Denials to publish",
+    "Denials of wills",
+    "Denials to subscribe",
+    "Denials to receive",
+    "Failed logins",
+    "Refused clients",
+    "Connections without CONNECT",
+];
 const EVERY: Duration = Duration::from_secs(1);
 
 /// When each kind may be said again, and how often it was not.
-#[derive(Debug, Default)]
-pub(super) struct Denials([(Instant, u64); KINDS.len()]);
+#[derive(Debug)]
+pub(super) struct Denials {
+    kinds: [(Instant, u64); KINDS],
+    /// When [`Timer::Denials`] fires.
+    armed: Instant,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        Denials { kinds: [(Instant::ZERO, 0); KINDS], armed: Instant::NEVER }
+    }
+}
 
 impl Shard {
-    /// A client of a listener was denied a topic or filter.
-    pub(super) fn log_denial(
-        &mut self,
-        kind: Denial,
-        listener: u16,
-        subject: super::rights::Subject<'_>,
-        topic: &str,
-    ) {
-        let (again, kept_quiet) = &mut self.denials.0[kind as usize];
-        if *again > self.now {
+    /// Whether a line of this kind may be said; if not, it is counted.
+    fn may_say(&mut self, kind: Denial) -> bool {
+        let Shard { denials: Denials { kinds, armed }, timers, now, .. } = self;
+        let (again, kept_quiet) = &mut kinds[kind as usize];
+        if *again > *now {
             *kept_quiet += 1;
+            timers.arm(armed, *again, Timer::Denials);
+            return false;
+        }
+        *again = *now + EVERY;
+        true
+    }
+
+    /// Says how many lines of a kind were not said, if there are some.
+    fn say_quiet(&mut self, kind: usize) {
+        let (again, kept_quiet) = &mut self.denials.kinds[kind];
+        let others = core::mem::take(kept_quiet);
+        if others > 0 {
+            *again = self.now + EVERY;
+            let level = if kind == Denial::Receive as usize { Level::Debug } else { Level::Info };
+            log!(level, "{} that were not logged: {others}.", MANY[kind]);
+        }
+    }
+
+    pub(super) fn on_denials_timer(&mut self, at: Instant) {
+        if self.denials.armed != at {
             return;
         }
-        *again = self.now + EVERY;
-        let others = core::mem::take(kept_quiet);
+        self.denials.armed = Instant::NEVER;
+        for kind in 0..KINDS {
+            let (again, kept_quiet) = self.denials.kinds[kind];
+            if again <= self.now {
+                self.say_quiet(kind);
+            } else if kept_quiet > 0 {
+                self.timers.arm(&mut self.denials.armed, again, Timer::Denials);
+            }
+        }
+    }
+
+    /// A connection is not let in; `who` as far as its CONNECT could be read.
+    pub(super) fn log_refusal(
+        &mut self,
+        id: ConnId,
+        kind: Denial,
+        who: Option<Subject<'_>>,
+        (reason, what): (ReasonCode, &str),
+    ) {
+        if !self.may_say(kind) {
+            return;
+        }
+        let (peer, listener) = self.conn(id).map_or((None, 0), |c| (c.peer, c.listener));
+        let door = self.config.listener(listener).map_or("", |l| &l.name);
+        let (at, door) = if door.is_empty() { ("", "") } else { (" at ", door) };
+        let from = PeerText(peer);
+        match who {
+            Some(Subject { client_id, username }) => {
+                let (name, user) = (Name(client_id), UserText(" (", username, ")"));
+                info!("Client {name}{user}{from} refused{at}{door}: {what} ({reason}).");
+            }
+            None => info!("A client{from} refused{at}{door}: {what} ({reason})."),
+        }
+        self.say_quiet(kind as usize);
+    }
+
+    /// A client of a listener was denied a topic or filter.
+    pub(super) fn log_denial(&mut self, kind: Denial, listener: u16, subject: Subject<'_>, topic: &str) {
+        if !self.may_say(kind) {
+            return;
+        }
         let rights = self.config.rights(listener);
         let result = match kind {
-            Denial::Publish | Denial::Will => rights.check_publish(subject, topic),
             Denial::Receive => rights.check_receive(subject, topic),
             Denial::Subscribe => rights.check_subscribe(subject, topic),
+            _ => rights.check_publish(subject, topic),
         };
-        let (client, topic, what) =
-            (subject.client_id.escape_debug(), topic.escape_debug(), KINDS[kind as usize]);
+        let (client, topic) = (Name(subject.client_id), Name(topic));
+        let what = ACTIONS.get(kind as usize).unwrap_or(&"use");
         // That a wide subscription gets what its client may have, and no more, is nothing to act on.
-        let level = if matches!(kind, Denial::Receive) { Level::Debug } else { Level::Info };
+        let level = if kind == Denial::Receive { Level::Debug } else { Level::Info };
         match result {
             Err(denied) => log!(level, "Client {client} may not {what} {topic}: {denied}."),
             Ok(()) => log!(level, "Client {client} may not {what} {topic}: it is the broker's own."),
         }
-        if others > 0 {
-            log!(level, "{others} more like this were denied since the last time.");
-        }
+        self.say_quiet(kind as usize);
     }
 
     /// [`Shard::log_denial`] of a session's client.
     pub(super) fn log_session_denial(&mut self, kind: Denial, index: u32, topic: &str) {
         let Some(session) = self.sessions.get(index) else { return };
         let (client_id, username) = (session.client_id.clone(), session.username.clone());
-        let subject = super::rights::Subject { client_id: &client_id, username: username.as_deref() };
+        let subject = Subject { client_id: &client_id, username: username.as_deref() };
         self.log_denial(kind, session.listener, subject, topic);
     }
 
@@ -71,12 +158,13 @@ impl Shard {
     pub(super) fn on_revoked(&mut self, revoked: &Revoked) {
         let gone = |(index, conn): (u32, &Option<super::conn::Conn>)| -> Option<ConnId> {
             let conn = conn.as_ref()?;
-            // Certificates are no business of passwords.
-            if conn.phase != Phase::Running || conn.listener != revoked.listener || conn.identity.is_some() {
+            if conn.phase != Phase::Running || conn.listener != revoked.listener {
                 return None;
             }
             let session = self.sessions.get(conn.session)?;
             let gone = match &session.username {
+                // Certificates are no business of passwords.
+                _ if conn.identity.is_some() => revoked.certified,
                 None => revoked.anonymous,
                 Some(name) => revoked.users.as_ref().is_none_or(|users| users.contains(name)),
             };
@@ -86,5 +174,40 @@ impl Shard {
         for id in gone {
             self.close(id, Cause::Revoked);
         }
+    }
+}
+
+/// A name that a client gave, as a log shows it: escaped, and not longer than one reads.
+pub(super) struct Name<'a>(pub &'a str);
+
+/// How many characters of a name are logged.
+const NAME_MAX: usize = 256;
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut chars = self.0.chars();
+        for c in chars.by_ref().take(NAME_MAX) {
+            fmt::Display::fmt(&c.escape_debug(), f)?;
+        }
+        if chars.next().is_some() { f.write_char('…') } else { Ok(()) }
+    }
+}
+
+/// ` from ADDRESS`, where there is one.
+pub(super) struct PeerText(pub Option<SocketAddr>);
+
+impl fmt::Display for PeerText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |peer| write!(f, " from {}:{}", peer.ip(), peer.port()))
+    }
+}
+
+/// `u'NAME'` between two texts, where there is a name.
+pub(super) struct UserText<'a>(pub &'static str, pub Option<&'a str>, pub &'static str);
+
+impl fmt::Display for UserText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let UserText(before, name, after) = self;
+        name.map_or(Ok(()), |name| write!(f, "{before}u'{}'{after}", Name(name)))
     }
 }

@@ -119,15 +119,17 @@ pub enum Input<'a> {
     Timeout,
 }
 
-/// Whose authentication no longer holds, on one listener. Clients named by a certificate are not meant.
+/// Whose authentication no longer holds, on one listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revoked {
     /// The index into [`Config::listeners`].
     pub listener: u16,
     /// Whether clients without a user name go.
     pub anonymous: bool,
-    /// The users who go; `None` for all with a user name.
+    /// The users who go; `None` for all with a user name. Clients named by a certificate are not meant.
     pub users: Option<BTreeSet<Box<str>>>,
+    /// Whether clients named by a certificate go.
+    pub certified: bool,
 }
 
 /// One thing to be done outside. Poll until [`Output::Timeout`] before waiting.

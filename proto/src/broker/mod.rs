@@ -297,6 +297,7 @@ impl Shard {
                 Timer::Stalled(conn) => self.on_stalled_timer(at, conn),
                 Timer::Session(session) => self.on_session_timer(at, session),
                 Timer::Sys => self.on_sys_timer(at),
+                Timer::Denials => self.on_denials_timer(at),
             }
         }
     }

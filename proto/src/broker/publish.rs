@@ -43,9 +43,18 @@ pub(super) fn group_subscriber(index: u32) -> u32 {
     index << 1 | 1
 }
 
-/// Whether a client may publish to a topic. What the broker says of itself nobody else says.
+/// Whether a client may publish to a topic. What the broker says of itself nobody else says, and what is a
+/// shared subscription is no topic.
 pub(super) fn may_publish(rights: &Rights, subject: Subject<'_>, topic: &str) -> bool {
-    !topic.starts_with("$SYS/") && rights.may_publish(subject, topic)
+    let reserved = topic.starts_with('$')
+        && (topic.starts_with("$SYS/") && !is_bridge_state(topic) || topic.starts_with("$share/"));
+    !reserved && rights.may_publish(subject, topic)
+}
+
+/// Whether this is where a bridge of mosquitto says that it is there: `$SYS/broker/connection/NAME/state`.
+fn is_bridge_state(topic: &str) -> bool {
+    let name = topic.strip_prefix("$SYS/broker/connection/").and_then(|t| t.strip_suffix("/state"));
+    name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// One receiver of a topic, all its matching subscriptions merged.
@@ -68,6 +77,8 @@ pub(super) struct Route {
     groups: Vec<u32>,
     /// The other shards that may have receivers.
     peers: u64,
+    /// Whether the publisher has a subscription that excludes its own messages.
+    own: bool,
 }
 
 impl Route {
@@ -246,7 +257,7 @@ impl Shard {
         }
         if !self.route_holds(&route, publication.topic) {
             if separators(publication.topic) > usize::from(self.config.max_topic_separators) {
-                return self.fail(id, ReasonCode::TopicNameInvalid, "the topic has too many levels");
+                return self.fail(id, ReasonCode::MalformedPacket, "the topic has too many levels");
             }
             if publication.topic.len() > TOPIC_BYTES_MAX {
                 return self.fail(
@@ -275,11 +286,18 @@ impl Shard {
             }
         }
         let publication = Publication { id: self.next_message_id(), ..*publication };
-        let nobody = route.targets.is_empty() && route.groups.is_empty() && route.peers == 0;
+        let nobody = route.len() == 0 && route.peers == 0 && !route.own;
         let mut kept = None;
         let elsewhere = self.send_elsewhere(&publication, &route, &mut kept);
         let gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
-        let ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
+        let mut ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
+        // A PUBACK follows the message to its own publisher, a PUBREC precedes it, as clients have it from brokers
+        // that deliver at PUBREL. It must not leave before the last of several slices.
+        let mut flow = Flow::Continue;
+        if qos == QoS::ExactlyOnce && route.len() <= SLICE {
+            ack = None;
+            flow = self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
+        }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
@@ -291,10 +309,11 @@ impl Shard {
         if let Some(conn) = self.conn(id) {
             conn.route = Some(route);
         }
-        let reason = if nobody && v5 { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let nobody = nobody && v5 && qos == QoS::AtLeastOnce;
+        let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         match ack {
             Some((kind, packet_id)) => self.acknowledge(id, gate, kind, packet_id, reason),
-            None => Flow::Continue,
+            None => flow,
         }
     }
 
@@ -408,6 +427,7 @@ impl Shard {
         let mut denied = None;
         route.targets.clear();
         route.groups.clear();
+        route.own = false;
         marks.epoch = marks.epoch.wrapping_add(1);
         subscriptions.matches(topic, scratch, |subscriber, subscription| {
             *effort += 1;
@@ -416,6 +436,7 @@ impl Shard {
             }
             let index = subscriber >> 1;
             if subscription.no_local && index == publisher {
+                route.own = true;
                 return; // [MQTT-3.8.3-3]
             }
             if marks.places.len() <= index as usize {
@@ -605,6 +626,7 @@ impl Shard {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         match self.sessions[index].outgoing.on_puback(ack.packet_id) {
             Acked::Unknown => self.unknown_ack(id),
+            Acked::Wrong => self.wrong_ack(id),
             _ => {
                 self.pump(index);
                 Flow::Continue
@@ -614,17 +636,16 @@ impl Shard {
 
     pub(super) fn on_pubrec(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
-        let reason = match self.sessions[index].outgoing.on_pubrec(ack.packet_id, ack.reason) {
-            Acked::Release => ReasonCode::Success,
+        match self.sessions[index].outgoing.on_pubrec(ack.packet_id, ack.reason) {
             Acked::Done(_) => {
                 self.pump(index);
-                return Flow::Continue;
+                Flow::Continue
             }
-            // [MQTT-4.3.3-8]: a PUBREL answers every PUBREC; 5.0 says that nothing is known of it.
-            Acked::Unknown if ack.reason.is_error() => return Flow::Continue,
-            Acked::Unknown => ReasonCode::PacketIdentifierNotFound,
-        };
-        self.put_ack(id, PacketType::PubRel, ack.packet_id, reason)
+            Acked::Wrong => self.wrong_ack(id),
+            Acked::Unknown if ack.reason.is_error() => Flow::Continue,
+            // [MQTT-4.3.3-4]: a PUBREL answers every PUBREC, and clients know how to go on from one without error.
+            Acked::Release | Acked::Unknown => self.put_ack(id, PacketType::PubRel, ack.packet_id),
+        }
     }
 
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
@@ -633,14 +654,15 @@ impl Shard {
         if known && let Some(conn) = self.conn(id) {
             conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
         }
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        self.put_ack(id, PacketType::PubComp, ack.packet_id, reason)
+        // [MQTT-4.3.3-11]; a PUBREL that is sent again after its PUBCOMP was lost is no error.
+        self.put_ack(id, PacketType::PubComp, ack.packet_id)
     }
 
     pub(super) fn on_pubcomp(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         match self.sessions[index].outgoing.on_pubcomp(ack.packet_id) {
             Acked::Unknown => self.unknown_ack(id),
+            Acked::Wrong => self.wrong_ack(id),
             _ => {
                 self.pump(index);
                 Flow::Continue
@@ -652,13 +674,18 @@ impl Shard {
         self.conn(id).map(|c| c.session)
     }
 
-    fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16, reason: ReasonCode) -> Flow {
+    fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16) -> Flow {
         let Shard { conns, pool, .. } = self;
         if let Some(conn) = conn_at(conns, id) {
-            conn.link.put_ack(pool, kind, packet_id, reason);
+            conn.link.put_ack(pool, kind, packet_id, ReasonCode::Success);
             self.mark_dirty(id);
         }
         self.after_answer(id)
+    }
+
+    /// An acknowledgement that the message does not wait for: of another QoS, or before its time.
+    fn wrong_ack(&mut self, id: ConnId) -> Flow {
+        self.fail(id, ReasonCode::ProtocolError, "an acknowledgement its message does not wait for")
     }
 
     /// An acknowledgement of nothing: harmless after a session was lost, so it is let pass.

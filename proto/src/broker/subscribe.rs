@@ -71,7 +71,7 @@ impl Shard {
                 Err(error) => return self.bad_filter(id, v5, error),
             };
             if separators(filter.as_str()) > usize::from(self.config.max_topic_separators) {
-                return self.fail(id, ReasonCode::TopicFilterInvalid, "the topic filter has too many levels");
+                return self.fail(id, ReasonCode::MalformedPacket, "the topic filter has too many levels");
             }
             // [MQTT-3.8.3-4]
             if options.no_local && filter.share().is_some() {

@@ -17,6 +17,8 @@ pub(super) enum Timer {
     Session(u32),
     /// The next `$SYS` report.
     Sys,
+    /// How many denials were not said.
+    Denials,
 }
 
 /// All timers of a shard.

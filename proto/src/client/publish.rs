@@ -185,8 +185,8 @@ impl Client {
                 }
                 return;
             }
-            Acked::Unknown if ack.reason.is_error() => return,
-            Acked::Unknown => ReasonCode::PacketIdentifierNotFound,
+            Acked::Unknown | Acked::Wrong if ack.reason.is_error() => return,
+            Acked::Unknown | Acked::Wrong => ReasonCode::PacketIdentifierNotFound,
         };
         self.link.put_ack(&mut self.pool, PacketType::PubRel, ack.packet_id, reason);
         self.link.sent_at = now;

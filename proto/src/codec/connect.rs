@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::wire::{Reader, put_binary, put_packet, put_properties, put_string, topic_name};
+use super::wire::{Reader, put_binary, put_packet, put_properties, put_string, text, topic_name};
 use super::{
     DecodeError, EncodeError, Frame, PacketType, Properties, PropertyContext, QoS, ReasonCode, Version,
 };
@@ -58,20 +58,22 @@ pub struct Will<'a> {
 impl<'a> Connect<'a> {
     /// Reads and checks a CONNECT.
     pub fn decode(frame: Frame<'a>) -> Result<Self, DecodeError> {
-        frame.check_flags(Version::V5, 0)?;
         let mut r = Reader::new(frame.body);
         let (version, bridge) = read_version(&mut r)?;
+        // 3.1 calls the flags of the fixed header unused.
+        if version != Version::V3_1 {
+            frame.check_flags(version, 0).map_err(DecodeError::quietly)?;
+        }
         let flags = r.u8()?;
         check_flags(version, flags)?;
-        let keep_alive_s = r.u16()?;
+        let keep_alive_s = r.u16().map_err(DecodeError::quietly)?;
         let properties = Properties::read(&mut r, version, PropertyContext::Packet(PacketType::Connect))?;
         // [MQTT-3.1.3-3], [MQTT-3.1.3-4]
-        let client_id = r.string()?;
+        let client_id = text(r.binary()?).map_err(|e| e.with_reason(ReasonCode::ClientIdentifierNotValid))?;
         let will = if flags & WILL != 0 { Some(Will::read(&mut r, version, flags)?) } else { None };
         // In 3.1 the Remaining Length takes precedence over these two flags.
         let present = |flag, r: &Reader<'_>| flags & flag != 0 && !(version == Version::V3_1 && r.is_empty());
-        let username = if present(USERNAME, &r) { Some(r.string()?) } else { None };
-        let password = if present(PASSWORD, &r) { Some(r.binary()?) } else { None };
+        let (username, password) = read_credentials(&mut r, present).map_err(DecodeError::quietly)?;
         r.finish()?;
         let clean_start = flags & CLEAN_START != 0;
         // 3.1.1: [MQTT-3.1.3-8]; 3.1 wants 1 to 23 characters.
@@ -135,7 +137,7 @@ impl<'a> Will<'a> {
     fn read(r: &mut Reader<'a>, version: Version, flags: u8) -> Result<Self, DecodeError> {
         // [MQTT-3.1.2-12], 3.1.1: [MQTT-3.1.2-14]
         let Some(qos) = QoS::from_u8((flags & WILL_QOS) >> 3) else {
-            return Err(DecodeError::malformed("the will has QoS 3", "MQTT-3.1.2-12"));
+            return Err(DecodeError::malformed("the will has QoS 3", "MQTT-3.1.2-12").quietly());
         };
         let properties = Properties::read(r, version, PropertyContext::Will)?;
         // [MQTT-3.1.3-11], [MQTT-4.7.0-1]
@@ -158,8 +160,20 @@ fn read_version(r: &mut Reader<'_>) -> Result<(Version, bool), DecodeError> {
         (b"MQTT" | b"MQIsdp", _, _) => {
             Err(unsupported("the protocol level is not supported", "MQTT-3.1.2-2"))
         }
-        _ => Err(unsupported("the protocol name is not MQTT", "MQTT-3.1.2-1")),
+        _ => Err(unsupported("the protocol name is not MQTT", "MQTT-3.1.2-1").quietly()),
     }
+}
+
+/// User name and password, where they are `present`.
+fn read_credentials<'a>(
+    r: &mut Reader<'a>,
+    present: impl Fn(u8, &Reader<'a>) -> bool,
+) -> Result<(Option<&'a str>, Option<&'a [u8]>), DecodeError> {
+    // [MQTT-3.1.2-17], [MQTT-3.1.3-12]
+    let username = if present(USERNAME, r) { Some(r.string()?) } else { None };
+    // [MQTT-3.1.2-19]
+    let password = if present(PASSWORD, r) { Some(r.binary()?) } else { None };
+    Ok((username, password))
 }
 
 fn unsupported(what: &'static str, clause: &'static str) -> DecodeError {

@@ -26,7 +26,8 @@ impl<'a> Disconnect<'a> {
         // The reason code may be left out when it is 0, then the property length when it is 0.
         if version.is_v5() && !r.is_empty() {
             // [MQTT-3.14.2-1]
-            packet.reason = ReasonCode::read(r.u8()?, PacketType::Disconnect, "MQTT-3.14.2-1")?;
+            packet.reason = ReasonCode::read(r.u8()?, PacketType::Disconnect, "MQTT-3.14.2-1")
+                .map_err(DecodeError::quietly)?;
             if !r.is_empty() {
                 let context = PropertyContext::Packet(PacketType::Disconnect);
                 packet.properties = Properties::read(&mut r, version, context)?;

@@ -25,21 +25,40 @@ pub struct DecodeError {
     pub what: &'static str,
     /// The statement of the standard that is broken, for example `MQTT-3.3.1-2`, or the section.
     pub clause: &'static str,
+    /// Whether to close without an answer: packets can no longer be told apart, the peer has said goodbye, or its
+    /// credentials are at fault.
+    pub quiet: bool,
 }
 
 impl DecodeError {
     #[cold]
     pub(crate) const fn malformed(what: &'static str, clause: &'static str) -> DecodeError {
-        DecodeError { kind: ErrorKind::Malformed, reason: ReasonCode::MalformedPacket, what, clause }
+        DecodeError {
+            kind: ErrorKind::Malformed,
+            reason: ReasonCode::MalformedPacket,
+            what,
+            clause,
+            quiet: false,
+        }
     }
 
     #[cold]
     pub(crate) const fn protocol(what: &'static str, clause: &'static str) -> DecodeError {
-        DecodeError { kind: ErrorKind::Protocol, reason: ReasonCode::ProtocolError, what, clause }
+        DecodeError {
+            kind: ErrorKind::Protocol,
+            reason: ReasonCode::ProtocolError,
+            what,
+            clause,
+            quiet: false,
+        }
     }
 
     pub(crate) const fn with_reason(self, reason: ReasonCode) -> DecodeError {
         DecodeError { reason, ..self }
+    }
+
+    pub(crate) const fn quietly(self) -> DecodeError {
+        DecodeError { quiet: true, ..self }
     }
 }
 
@@ -62,6 +81,8 @@ pub enum EncodeError {
     StringTooLong,
     /// A string contains U+0000, which no MQTT string may.
     StringHasNul,
+    /// A string contains another control character or a code point that is no character, which receivers refuse.
+    StringHasControl,
     /// The packet would have a Remaining Length above 268,435,455.
     PacketTooLarge,
     /// The packet needs a packet identifier and was given 0.
@@ -79,6 +100,7 @@ impl fmt::Display for EncodeError {
         f.write_str(match self {
             EncodeError::StringTooLong => "a string or binary field is longer than 65,535 bytes",
             EncodeError::StringHasNul => "a string contains the null character",
+            EncodeError::StringHasControl => "a string contains a control character or what is no character",
             EncodeError::PacketTooLarge => "the packet is longer than MQTT allows (268,435,455 bytes)",
             EncodeError::PacketIdZero => "the packet identifier is zero",
             EncodeError::ValueOutOfRange => "a value does not fit its field",

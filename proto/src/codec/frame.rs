@@ -151,11 +151,11 @@ impl Header {
     fn parse(input: &[u8], max_packet: u32) -> Result<Option<Header>, DecodeError> {
         let Some((&first, rest)) = input.split_first() else { return Ok(None) };
         if first < 0x10 {
-            return Err(DecodeError::malformed("packet type 0 is reserved", "MQTT 2.1.2"));
+            return Err(DecodeError::protocol("packet type 0 is reserved", "MQTT 2.1.2"));
         }
         let (remaining, len) = match rest.first() {
             Some(&byte) if byte < 0x80 => (u32::from(byte), 2),
-            _ => match read_varint(rest)? {
+            _ => match read_varint(rest).map_err(DecodeError::quietly)? {
                 Some((remaining, used)) => (remaining, 1 + used),
                 None => return Ok(None),
             },

@@ -37,4 +37,5 @@ pub use subscribe::{
     RetainHandling, SubAck, Subscribe, SubscribeFilters, SubscribeOptions, UnsubAck, Unsubscribe,
     UnsubscribeFilters, encode_subscribe, encode_unsubscribe,
 };
+pub(crate) use wire::is_character;
 pub use wire::{VARINT_MAX, put_binary, put_string, put_varint, read_varint, varint_len};

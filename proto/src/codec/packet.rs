@@ -171,7 +171,7 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn decode(version: Version, frame: Frame<'a>) -> Result<Self, DecodeError> {
         let Some(packet_type) = frame.packet_type() else {
-            return Err(DecodeError::malformed("packet type 0 is reserved", "MQTT 2.1.2"));
+            return Err(DecodeError::protocol("packet type 0 is reserved", "MQTT 2.1.2"));
         };
         if packet_type == PacketType::Publish {
             return Ok(Packet::Publish(Publish::decode(version, frame)?));
@@ -252,7 +252,8 @@ impl<'a> Packet<'a> {
 fn decode_ping(version: Version, frame: Frame<'_>) -> Result<(), DecodeError> {
     frame.check_flags(version, 0)?;
     if !frame.body.is_empty() {
-        return Err(DecodeError::malformed("PINGREQ and PINGRESP have no content", "MQTT 3.12.1"));
+        // Its length is wrong: what follows may be anything.
+        return Err(DecodeError::malformed("PINGREQ and PINGRESP have no content", "MQTT 3.12.1").quietly());
     }
     Ok(())
 }

@@ -427,7 +427,14 @@ impl Property<'_> {
     fn check(&self, context: PropertyContext) -> Result<(), DecodeError> {
         let Some(rules) = rules(self.id()) else { return Err(UNKNOWN) };
         if rules.packets & context.bit() == 0 {
-            return Err(DecodeError::malformed("a property does not belong to its packet", "MQTT 2.2.2.2"));
+            let (what, clause) = ("a property does not belong to its packet", "MQTT 2.2.2.2");
+            // The standard calls it malformed in some places and a protocol error in others; mosquitto answers so.
+            return Err(match context {
+                PropertyContext::Packet(PacketType::Subscribe | PacketType::Unsubscribe) => {
+                    DecodeError::malformed(what, clause)
+                }
+                _ => DecodeError::protocol(what, clause),
+            });
         }
         match rules.value {
             ValueRule::Any => Ok(()),

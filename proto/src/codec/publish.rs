@@ -54,7 +54,7 @@ impl<'a> Publish<'a> {
         let properties = Properties::read(&mut r, version, PropertyContext::Packet(PacketType::Publish))?;
         // [MQTT-4.7.3-1]
         if topic.is_empty() && properties.topic_alias().is_none() {
-            return Err(DecodeError::protocol("a PUBLISH has neither a topic nor an alias", "MQTT-4.7.3-1"));
+            return Err(DecodeError::malformed("a PUBLISH has neither a topic nor an alias", "MQTT-4.7.3-1"));
         }
         let payload = r.rest();
         Ok(Publish { dup, qos, retain: flags & 0x01 != 0, topic, packet_id, properties, payload })

@@ -115,7 +115,7 @@ impl ReasonCode {
         clause: &'static str,
     ) -> Result<ReasonCode, DecodeError> {
         let Some(reason) = ReasonCode::from_u8(value) else {
-            return Err(DecodeError::malformed("the reason code does not exist", clause));
+            return Err(DecodeError::protocol("the reason code does not exist", clause));
         };
         if !reason.allowed_in(packet_type) {
             return Err(DecodeError::protocol("the reason code does not belong to its packet", clause));

@@ -85,7 +85,7 @@ impl SubscribeOptions {
         match SubscribeOptions::from_byte(byte) {
             Some(options) => Ok(options),
             None if version.is_v5() => {
-                Err(DecodeError::protocol("a QoS or Retain Handling is 3", "MQTT 3.8.3.1"))
+                Err(DecodeError::malformed("a QoS or Retain Handling is 3", "MQTT 3.8.3.1"))
             }
             None => Err(DecodeError::malformed("a requested QoS is 3", "MQTT-3.8.3-4")),
         }
@@ -104,25 +104,25 @@ pub struct Subscribe<'a> {
 }
 
 impl<'a> Subscribe<'a> {
-    /// Reads and checks a SUBSCRIBE. The syntax of the topic filters is not checked.
+    /// Reads and checks a SUBSCRIBE. Of the topic filters' syntax only that they are not empty is checked.
     pub fn decode(version: Version, frame: Frame<'a>) -> Result<Self, DecodeError> {
         // [MQTT-3.8.1-1]
         frame.check_flags(version, PacketType::Subscribe.flags())?;
         let mut r = Reader::new(frame.body);
         // [MQTT-2.2.1-3], 3.1.1: [MQTT-2.3.1-1]
-        let packet_id = r.packet_id("MQTT-2.2.1-3")?;
+        let packet_id = r.request_id()?;
         let properties = Properties::read(&mut r, version, PropertyContext::Packet(PacketType::Subscribe))?;
         let payload = r;
         let mut len = 0;
         while !r.is_empty() {
             // [MQTT-3.8.3-1]
-            r.string()?;
+            r.filter()?;
             SubscribeOptions::read(version, r.u8()?)?;
             len += 1;
         }
         // [MQTT-3.8.3-2], 3.1.1: [MQTT-3.8.3-3]
         if len == 0 {
-            return Err(DecodeError::protocol("a SUBSCRIBE has no topic filter", "MQTT-3.8.3-2"));
+            return Err(DecodeError::malformed("a SUBSCRIBE has no topic filter", "MQTT-3.8.3-2"));
         }
         Ok(Subscribe { packet_id, properties, filters: SubscribeFilters { rest: payload, len, version } })
     }
@@ -269,24 +269,24 @@ pub struct Unsubscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
-    /// Reads and checks an UNSUBSCRIBE. The syntax of the topic filters is not checked.
+    /// Reads and checks an UNSUBSCRIBE. Of the topic filters' syntax only that they are not empty is checked.
     pub fn decode(version: Version, frame: Frame<'a>) -> Result<Self, DecodeError> {
         // [MQTT-3.10.1-1]
         frame.check_flags(version, PacketType::Unsubscribe.flags())?;
         let mut r = Reader::new(frame.body);
         // [MQTT-2.2.1-3], 3.1.1: [MQTT-2.3.1-1]
-        let packet_id = r.packet_id("MQTT-2.2.1-3")?;
+        let packet_id = r.request_id()?;
         let properties = Properties::read(&mut r, version, PropertyContext::Packet(PacketType::Unsubscribe))?;
         let payload = r;
         let mut len = 0;
         while !r.is_empty() {
             // [MQTT-3.10.3-1]
-            r.string()?;
+            r.filter()?;
             len += 1;
         }
         // [MQTT-3.10.3-2]
         if len == 0 {
-            return Err(DecodeError::protocol("an UNSUBSCRIBE has no topic filter", "MQTT-3.10.3-2"));
+            return Err(DecodeError::malformed("an UNSUBSCRIBE has no topic filter", "MQTT-3.10.3-2"));
         }
         Ok(Unsubscribe { packet_id, properties, filters: UnsubscribeFilters { rest: payload, len } })
     }

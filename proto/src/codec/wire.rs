@@ -55,8 +55,13 @@ pub fn read_varint(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
 /// Appends `text` with its length before it.
 #[inline]
 pub fn put_string(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    if scan(text.as_bytes()).nul {
-        return Err(EncodeError::StringHasNul);
+    let found = scan(text.as_bytes());
+    if found.control {
+        let nul = text.as_bytes().contains(&0);
+        return Err(if nul { EncodeError::StringHasNul } else { EncodeError::StringHasControl });
+    }
+    if found.high && !all_characters(text) {
+        return Err(EncodeError::StringHasControl);
     }
     put_binary(text.as_bytes(), out)
 }
@@ -200,11 +205,30 @@ impl<'a> Reader<'a> {
         text(self.binary()?)
     }
 
+    /// A string of at least one character.
+    #[inline]
+    pub fn filter(&mut self) -> Result<&'a str, DecodeError> {
+        match self.string()? {
+            // [MQTT-4.7.3-1]
+            "" => Err(DecodeError::malformed("a topic filter is empty", "MQTT-4.7.3-1")),
+            filter => Ok(filter),
+        }
+    }
+
     /// A packet identifier where one is required.
     #[inline]
     pub fn packet_id(&mut self, clause: &'static str) -> Result<u16, DecodeError> {
         match self.u16()? {
             0 => Err(DecodeError::protocol("the packet identifier is zero", clause)),
+            id => Ok(id),
+        }
+    }
+
+    /// The packet identifier of a SUBSCRIBE or UNSUBSCRIBE.
+    #[inline]
+    pub fn request_id(&mut self) -> Result<u16, DecodeError> {
+        match self.u16()? {
+            0 => Err(DecodeError::malformed("the packet identifier is zero", "MQTT-2.2.1-3")),
             id => Ok(id),
         }
     }
@@ -222,45 +246,73 @@ impl<'a> Reader<'a> {
 const TOO_SHORT: DecodeError =
     DecodeError::malformed("the packet ends before its content does", "MQTT 2.1.4");
 
-/// Well-formed UTF-8 without U+0000.
+/// Well-formed UTF-8 without control characters and code points that are no characters.
 #[inline]
 pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
-    // [MQTT-1.5.4-2], 3.1.1: [MQTT-1.5.3-2]
-    if scan(bytes).nul {
-        return Err(HAS_NUL);
-    }
-    well_formed(bytes)
+    read_text(bytes, &scan(bytes))
 }
 
 /// A string that may be a topic name: without wildcards. It may be empty.
 #[inline]
 pub(super) fn topic_name<'a>(bytes: &'a [u8], clause: &'static str) -> Result<&'a str, DecodeError> {
     let found = scan(bytes);
-    if found.nul {
-        return Err(HAS_NUL);
-    }
-    let text = well_formed(bytes)?;
+    let text = read_text(bytes, &found)?;
     if found.wildcard {
-        return Err(DecodeError::protocol("a topic name contains a wildcard character", clause));
+        return Err(DecodeError::malformed("a topic name contains a wildcard character", clause));
     }
     Ok(text)
 }
 
-const HAS_NUL: DecodeError = DecodeError::malformed("a string contains the null character", "MQTT-1.5.4-2");
-
-// [MQTT-1.5.4-1], 3.1.1: [MQTT-1.5.3-1]
 #[inline]
-fn well_formed(bytes: &[u8]) -> Result<&str, DecodeError> {
-    core::str::from_utf8(bytes)
-        .map_err(|_| DecodeError::malformed("a string is not well-formed UTF-8", "MQTT-1.5.4-1"))
+fn read_text<'a>(bytes: &'a [u8], found: &Found) -> Result<&'a str, DecodeError> {
+    if found.control {
+        return Err(has_control(bytes));
+    }
+    // [MQTT-1.5.4-1], 3.1.1: [MQTT-1.5.3-1]
+    let Ok(text) = core::str::from_utf8(bytes) else { return Err(ILL_FORMED) };
+    if found.high && !all_characters(text) {
+        return Err(HAS_CONTROL);
+    }
+    Ok(text)
+}
+
+const ILL_FORMED: DecodeError = DecodeError::malformed("a string is not well-formed UTF-8", "MQTT-1.5.4-1");
+// A receiver may refuse these.
+const HAS_CONTROL: DecodeError =
+    DecodeError::malformed("a string contains a control character or what is no character", "MQTT 1.5.4");
+
+#[cold]
+fn has_control(bytes: &[u8]) -> DecodeError {
+    // [MQTT-1.5.4-2], 3.1.1: [MQTT-1.5.3-2]
+    if bytes.contains(&0) {
+        return DecodeError::malformed("a string contains the null character", "MQTT-1.5.4-2");
+    }
+    HAS_CONTROL
+}
+
+/// Whether strings may have this code point: neither a control character (U+0000 to U+001F, U+007F to U+009F) nor one
+/// that is no character (U+FDD0 to U+FDEF, and the last two of every plane).
+pub(crate) fn is_character(c: char) -> bool {
+    let code = u32::from(c);
+    !c.is_control() && !matches!(code, 0xfdd0..=0xfdef) && code & 0xfffe != 0xfffe
+}
+
+/// Whether a string beyond ASCII has nothing but characters.
+fn all_characters(text: &str) -> bool {
+    // Their first bytes, which most strings have none of.
+    let suspicious = text.bytes().fold(false, |found, byte| found | (byte == 0xc2) | (byte >= 0xef));
+    !suspicious || text.chars().all(is_character)
 }
 
 struct Found {
-    nul: bool,
+    /// U+0000 to U+001F, or U+007F.
+    control: bool,
     wildcard: bool,
+    /// Something beyond ASCII.
+    high: bool,
 }
 
-/// Looks for U+0000, `+` and `#`, eight bytes at a time. In UTF-8 their bytes stand for nothing else.
+/// Looks for control characters, `+` and `#`, eight bytes at a time. In UTF-8 their bytes stand for nothing else.
 #[inline]
 fn scan(bytes: &[u8]) -> Found {
     let Some(last) = bytes.last_chunk::<8>() else { return look(u64::from_le_bytes(padded(bytes))) };
@@ -268,8 +320,9 @@ fn scan(bytes: &[u8]) -> Found {
     let mut found = look(u64::from_le_bytes(*last));
     for chunk in bytes.as_chunks::<8>().0 {
         let here = look(u64::from_le_bytes(*chunk));
-        found.nul |= here.nul;
+        found.control |= here.control;
         found.wildcard |= here.wildcard;
+        found.high |= here.high;
     }
     found
 }
@@ -277,7 +330,10 @@ fn scan(bytes: &[u8]) -> Found {
 #[inline]
 fn look(word: u64) -> Found {
     let wildcard = zero_byte(word ^ repeat(b'+')) | zero_byte(word ^ repeat(b'#'));
-    Found { nul: zero_byte(word) != 0, wildcard: wildcard != 0 }
+    // Below 0x20 the one borrows, at 0x7f the other carries; only beside 0xff, which UTF-8 has nowhere, does
+    // that spread to a neighbour.
+    let control = (word.wrapping_sub(repeat(0x20)) | word.wrapping_add(repeat(1))) & !word & repeat(0x80);
+    Found { control: control != 0, wildcard: wildcard != 0, high: word & repeat(0x80) != 0 }
 }
 
 /// Fewer than eight bytes as eight: some stand twice, or spaces fill up.

@@ -116,7 +116,9 @@ pub enum Acked {
     Done(Option<Delivery>),
     /// The receiver has the message: send PUBREL.
     Release,
-    /// No message in flight fits the packet.
+    /// A message in flight has this id, and this is not the acknowledgement it waits for.
+    Wrong,
+    /// No message in flight has this id.
     Unknown,
 }
 
@@ -205,12 +207,12 @@ impl Outgoing {
             if self.queue.is_empty() && self.queue.capacity() > 64 {
                 self.queue = VecDeque::new();
             }
-            // [MQTT-3.3.2-5]
+            self.last_id = packet_id;
+            // [MQTT-3.3.2-5]; the id it would have had goes with it.
             if delivery.message.expires_at() <= now {
                 expired(delivery);
                 continue;
             }
-            self.last_id = packet_id;
             self.sent += 1;
             self.on_wire += 1;
             self.live += 1;
@@ -310,7 +312,8 @@ impl Outgoing {
     pub fn on_puback(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].qos == QoS::AtLeastOnce => Acked::Done(self.finish(at)),
-            _ => Acked::Unknown,
+            Some(_) => Acked::Wrong,
+            None => Acked::Unknown,
         }
     }
 
@@ -326,7 +329,8 @@ impl Outgoing {
                 entry.delivery = None;
                 Acked::Release
             }
-            _ => Acked::Unknown,
+            Some(_) => Acked::Wrong,
+            None => Acked::Unknown,
         }
     }
 
@@ -334,7 +338,8 @@ impl Outgoing {
     pub fn on_pubcomp(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].stage == Stage::Released => Acked::Done(self.finish(at)),
-            _ => Acked::Unknown,
+            Some(_) => Acked::Wrong,
+            None => Acked::Unknown,
         }
     }
 
@@ -450,7 +455,7 @@ mod tests {
         sends(&mut out, 10);
         assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release));
         assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release), "a second PUBREC too");
-        assert!(matches!(out.on_puback(1), Acked::Unknown), "PUBACK does not end a QoS 2 message");
+        assert!(matches!(out.on_puback(1), Acked::Wrong), "PUBACK does not end a QoS 2 message");
         out.interrupt();
         out.push(delivery("t", QoS::AtLeastOnce));
         assert!(matches!(out.on_pubrec(3, ReasonCode::Success), Acked::Unknown), "not sent on this link");

@@ -9,6 +9,7 @@ pub mod levels;
 pub mod tree;
 pub mod trie;
 
+use crate::codec::is_character;
 use core::fmt;
 
 pub use tree::{CursorId, Step, Tree};
@@ -136,6 +137,11 @@ pub enum TopicError {
         /// Where it is.
         at: usize,
     },
+    /// Another control character or a code point that is no character, for which receivers close. MQTT 1.5.4
+    Control {
+        /// Where it is.
+        at: usize,
+    },
     /// `+` or `#` in a topic name. [MQTT-4.7.0-1]
     WildcardInName {
         /// Where it is.
@@ -181,6 +187,9 @@ impl fmt::Display for TopicError {
                 write!(f, "a topic has at most {TOPIC_BYTES_MAX} bytes, this one has {bytes}")
             }
             TopicError::Nul { at } => write!(f, "the character U+0000 at byte {at}"),
+            TopicError::Control { at } => {
+                write!(f, "a control character, or what is no character, at byte {at}")
+            }
             TopicError::WildcardInName { at } => {
                 write!(f, "a wildcard at byte {at}, where only filters may have one")
             }
@@ -264,8 +273,9 @@ fn check_text(s: &str) -> Result<(), TopicError> {
         return Err(TopicError::TooLong { bytes: s.len() });
     }
     // [MQTT-4.7.3-2]
-    match s.bytes().position(|b| b == 0) {
-        Some(at) => Err(TopicError::Nul { at }),
+    match s.char_indices().find(|&(_, c)| !is_character(c)) {
+        Some((at, '\0')) => Err(TopicError::Nul { at }),
+        Some((at, _)) => Err(TopicError::Control { at }),
         None => Ok(()),
     }
 }
@@ -298,13 +308,16 @@ mod tests {
     #[test]
     fn names_are_checked() {
         let long = "x".repeat(TOPIC_BYTES_MAX + 1);
-        for good in ["a", "/", "//", "a/b", " ", "a b", "$SYS/x", "$share/g/x", "日本", "\u{1}", &long[1..]]
+        for good in ["a", "/", "//", "a/b", " ", "a b", "$SYS/x", "$share/g/x", "日本", "\u{a0}", &long[1..]]
         {
             assert_eq!(TopicName::parse(good).map(|name| name.as_str()), Ok(good));
         }
         for (bad, error) in [
             ("", TopicError::Empty),
             ("a\0b", TopicError::Nul { at: 1 }),
+            ("ä\nb", TopicError::Control { at: 2 }),
+            ("a\u{85}", TopicError::Control { at: 1 }),
+            ("\u{fffe}", TopicError::Control { at: 0 }),
             ("a/+", TopicError::WildcardInName { at: 2 }),
             ("a#", TopicError::WildcardInName { at: 1 }),
             (&long, TopicError::TooLong { bytes: 65_536 }),

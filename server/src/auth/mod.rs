@@ -43,6 +43,8 @@ pub struct Security {
 struct Door {
     anonymous: bool,
     passwords: Option<Arc<PasswordFile>>,
+    /// Nobody is let in any more, whatever names them.
+    closed: bool,
 }
 
 /// The answer to who a client is.
@@ -99,15 +101,18 @@ impl Security {
         let nobody = || Some(Default::default());
         let revoked = (0..).zip(self.doors.iter().zip(&new.doors)).map(|(listener, (old, new))| {
             let anonymous = old.anonymous && !new.anonymous;
+            let certified = new.closed && !old.closed;
             let users = match (&old.passwords, &new.passwords) {
                 (Some(old), Some(new)) => Some(old.changed_in(new).map(Box::from).collect()),
                 (None, Some(_)) => None,
                 (_, None) if new.anonymous => nobody(),
                 (_, None) => None,
             };
-            Revoked { listener, anonymous, users }
+            Revoked { listener, anonymous, users, certified }
         });
-        revoked.filter(|r| r.anonymous || r.users.as_ref().is_none_or(|u| !u.is_empty())).collect()
+        revoked
+            .filter(|r| r.anonymous || r.certified || r.users.as_ref().is_none_or(|u| !u.is_empty()))
+            .collect()
     }
 }
 
@@ -147,10 +152,12 @@ impl Files {
         let passwords = security.password_file.as_deref().and_then(|path| self.passwords(path));
         let certified =
             settings.tls.as_ref().is_some_and(|t| t.use_identity_as_username || t.use_subject_as_username);
-        let door = Door { anonymous: settings.allows_anonymous(), passwords };
+        let door = Door { anonymous: settings.allows_anonymous(), passwords, closed: settings.closed };
         let all_come_in = door.anonymous && security.password_file.is_none();
         let rights = self.rights(security, all_come_in && !certified);
         let listener = Listener {
+            name: settings.name().into(),
+            closed: settings.closed,
             authentication: if all_come_in { Authentication::None } else { Authentication::Ask },
             rights,
             clientid_prefixes: security.clientid_prefixes.as_deref().map(Box::from),

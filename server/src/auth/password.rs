@@ -11,17 +11,27 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use ring::{digest, pbkdf2};
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The users of a file and their hashed passwords.
 #[derive(Debug)]
 pub struct PasswordFile {
     users: HashMap<Box<str>, Hash>,
-    /// What an unknown user's password is compared with: of the strongest kind in the file.
-    dummy: Hash,
+    dummies: Dummies,
+}
+
+/// What an unknown user's password is compared with: for each name always the same, and among many names as often
+/// of each kind as the users have it. So the time an answer takes says nothing about whether a name is known, also where
+/// hashes of several kinds are in use.
+#[derive(Debug)]
+struct Dummies {
+    /// The kinds in the file, in the order of their efforts, each with how many users have it or one before.
+    kinds: Vec<(Hash, usize)>,
 }
 
 /// How to hash a new password.
@@ -110,16 +120,16 @@ impl PasswordFile {
             let message = format!("{} has no users: nobody gets in by a password", path.display());
             problems.push(Problem { at: None, severity: Severity::Warning, message });
         }
-        let dummy =
-            users.values().max_by_key(|h| h.effort()).map_or_else(Hash::default_dummy, Hash::to_dummy);
-        ok.then_some(PasswordFile { users, dummy })
+        let dummies = Dummies::new(users.values());
+        ok.then_some(PasswordFile { users, dummies })
     }
 
-    /// Whether this is the user's password. Takes as long for an unknown user as for one whose hash is of the
-    /// strongest kind in the file.
+    /// Whether this is the user's password. Takes as long for an unknown user as for one of the users, always the
+    /// same for the same name.
     pub fn verify(&self, username: &str, password: Option<&[u8]>) -> bool {
         let user = self.users.get(username);
-        let same = user.unwrap_or(&self.dummy).verify(password.unwrap_or_default());
+        let dummy = self.dummies.of(username);
+        let same = user.unwrap_or(dummy).verify(password.unwrap_or_default());
         same & user.is_some() & password.is_some()
     }
 
@@ -136,6 +146,36 @@ impl PasswordFile {
     /// The users whose password is not the same, or not there, in `new`.
     pub(super) fn changed_in<'a>(&'a self, new: &'a PasswordFile) -> impl Iterator<Item = &'a str> {
         self.users.iter().filter(|&(name, hash)| new.users.get(name) != Some(hash)).map(|(name, _)| &**name)
+    }
+}
+
+impl Dummies {
+    fn new<'a>(users: impl Iterator<Item = &'a Hash>) -> Dummies {
+        let mut counts: HashMap<_, (Hash, usize)> = HashMap::new();
+        for hash in users {
+            counts.entry(hash.effort()).or_insert_with(|| (hash.to_dummy(), 0)).1 += 1;
+        }
+        let mut kinds: Vec<_> = counts.into_values().collect();
+        if kinds.is_empty() {
+            kinds.push((Hash::default_dummy(), 1));
+        }
+        kinds.sort_by_key(|(dummy, _)| dummy.effort());
+        let mut sum = 0;
+        for (_, count) in &mut kinds {
+            sum += *count;
+            *count = sum;
+        }
+        Dummies { kinds }
+    }
+
+    fn of(&self, username: &str) -> &Hash {
+        /// The same for all files this process reads: whose effort changes with a reload is known to be none's.
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let (last, sum) = &self.kinds[self.kinds.len() - 1];
+        // A share of the users, and not a remainder: a user more moves few names from one kind to another.
+        let share = (u128::from(KEY.hash_one(username)) * *sum as u128) >> 64;
+        let found = self.kinds.iter().find(|(_, below)| share < *below as u128);
+        found.map_or(last, |(dummy, _)| dummy)
     }
 }
 
@@ -257,12 +297,14 @@ impl Hash {
         out.into()
     }
 
-    /// What it takes to compute it, to compare hashes by.
-    fn effort(&self) -> (u8, u64) {
+    /// What it takes to compute it; the same for hashes that take the same.
+    fn effort(&self) -> (u8, [u32; 4]) {
         match self.kind {
-            Kind::Sha512 => (0, 0),
-            Kind::Pbkdf2(iterations) => (1, iterations.get().into()),
-            Kind::Argon2id { memory_kib, passes, .. } => (2, u64::from(memory_kib) * u64::from(passes)),
+            Kind::Sha512 => (0, [0; 4]),
+            Kind::Pbkdf2(iterations) => (1, [iterations.get(), 0, 0, 0]),
+            Kind::Argon2id { version, memory_kib, passes, lanes } => {
+                (2, [memory_kib, passes, lanes, version])
+            }
         }
     }
 
@@ -360,13 +402,30 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
     }
 
     #[test]
-    fn the_unknown_cost_what_the_strongest_costs() {
-        let (file, _) = read(FILE);
-        assert_eq!(
-            file.unwrap().dummy.kind,
-            Hash::parse(FILE.rsplit_once(':').unwrap().1.trim()).unwrap().kind
-        );
-        assert!(matches!(read("").0.unwrap().dummy.kind, Kind::Pbkdf2(_)));
+    fn the_unknown_cost_what_the_known_cost() {
+        let hash = FILE.lines().map(|line| line.split_once(':').unwrap().1).collect::<Vec<_>>();
+        // One with Argon2, three with PBKDF2, six with SHA-512.
+        let users = [(1, 2), (3, 0), (6, 1)].into_iter().flat_map(|(count, of)| vec![hash[of]; count]);
+        let text = |more: &str| -> String {
+            users
+                .clone()
+                .enumerate()
+                .map(|(i, hash)| format!("user{i}:{hash}\n"))
+                .chain([more.into()])
+                .collect()
+        };
+        let file = read(&text("")).0.unwrap();
+        let kind = |file: &PasswordFile, i: usize| file.dummies.of(&format!("unknown{i}")).effort().0;
+        let mut counts = [0; 3];
+        (0..10_000).for_each(|i| counts[usize::from(kind(&file, i))] += 1);
+        for (count, expected) in counts.into_iter().zip([6_000, 3_000, 1_000]) {
+            assert!((expected - 300..expected + 300).contains(&count), "{counts:?}");
+        }
+        // Whoever comes in addition leaves nearly all as they are.
+        let more = read(&text(&format!("more:{}\n", hash[1]))).0.unwrap();
+        let moved = (0..10_000).filter(|&i| kind(&file, i) != kind(&more, i)).count();
+        assert!(moved < 1_000, "{moved}");
+        assert!(matches!(read("").0.unwrap().dummies.of("x").kind, Kind::Pbkdf2(_)));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         }
     }
     let (listeners, cores) = made.into_iter().unzip();
+    let user_at = draft.seen_at("user", 0);
     let Draft { mut core, mut log, .. } = draft;
     core.listeners = cores;
     core.output_hard_bytes = draft
@@ -48,7 +49,9 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         per_listener_settings: draft.per_listener,
         security: draft.security.settings,
         log,
+        user_at,
         user: draft.user,
+        reload_interval_s: draft.reload_interval_s,
         pid_file: draft.pid_file,
         persistence: draft.persistence,
         workers: draft.workers,

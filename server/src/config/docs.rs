@@ -33,7 +33,7 @@ What differs from mosquitto in reading a file:
 * All problems are told, not only the first.
 * Files that are named (passwords, rights, certificates) have to be readable when the configuration is read.
 * SIGHUP reads everything again and applies all of it, or, if there is an error, none. Ports, `user`, `pid_file` and
-  `workers` stay as they were at the start.
+  `workers` stay as they were at the start. Changed certificates, passwords and rights are noticed without it.
 
 This file is written from the table the parser uses; a test keeps it current.
 ";
@@ -59,12 +59,18 @@ keyfile /etc/hikyaku/certs/server.key
 of the log says of each listener who may connect there. SIGHUP reads the file again: sessions and connections stay, and
 if there is an error in it, the old settings do.
 
+Below all options: [passwords](#users-and-their-passwords), [rights](#rights-by-topic), [certificates](#certificates),
+[reloading](#changes-while-it-runs) and [refusals in the log](#what-the-log-says-of-those-who-are-kept-out).
+
 Options marked *listener* are about the `listener` above them; those marked *security* too, if `per_listener_settings` is
 true, and about all listeners otherwise. Options marked *own* are not known to mosquitto. What is not listed here is in
 [mosquitto-compat.md](mosquitto-compat.md).
 
 This file is written from the table the parser uses; a test keeps it current.
 ";
+
+/// What stands below the options, for people who set users, rights and certificates up.
+const CONFIGURATION_TAIL: &str = include_str!("guide.md");
 
 fn names(spec: &Spec) -> String {
     let alias = spec.alias.map_or(String::new(), |alias| format!(", `{alias}`"));
@@ -129,7 +135,7 @@ fn configuration() -> String {
             );
         }
     }
-    text
+    text + CONFIGURATION_TAIL
 }
 
 #[test]

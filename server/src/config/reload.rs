@@ -14,15 +14,19 @@ impl Settings {
             let (new, core) = match read.iter().position(|(new, _)| new.endpoint == old.endpoint) {
                 Some(i) => read.remove(i),
                 None => {
-                    remarks.push(format!(
-                        "{} is not configured any more. It is closed at the next start; until then nobody new gets in.",
-                        old.endpoint
-                    ));
+                    if !old.closed {
+                        remarks.push(format!(
+                            "{} is not configured any more: its clients are closed and nobody gets in. The port is \
+                             free after the next start.",
+                            old.endpoint
+                        ));
+                    }
                     close(old, old_core)
                 }
             };
-            if door(&new) != door(old) {
-                remarks.push(format!("What {} speaks changes at the next start.", old.endpoint));
+            if socket(&new) != socket(old) {
+                let names = "'bind_interface' and 'set_tcp_nodelay'";
+                remarks.push(format!("{names} of {} change at the next start.", old.endpoint));
             }
             self.listeners.push(new);
             self.core.listeners.push(core);
@@ -48,13 +52,13 @@ impl Settings {
 }
 
 /// What of a listener is decided when it is opened.
-fn door(listener: &ListenerSettings) -> impl PartialEq {
-    (listener.protocol, listener.tls.is_some(), listener.local_only_default)
+fn socket(listener: &ListenerSettings) -> impl PartialEq {
+    (&listener.bind_interface, listener.tcp_nodelay)
 }
 
 /// The same listener, with nobody to be let in.
 fn close(listener: &ListenerSettings, core: &Listener) -> (ListenerSettings, Listener) {
-    let mut closed = listener.clone();
+    let mut closed = ListenerSettings { closed: true, tls: None, ..listener.clone() };
     closed.security.allow_anonymous = Some(false);
     closed.security.password_file = None;
     let mut core = core.clone();

@@ -21,6 +21,10 @@ pub struct Settings {
     pub log: LogSettings,
     /// Whom to become after the start, if started as root.
     pub user: Option<String>,
+    /// Where that is configured.
+    pub user_at: Option<Place>,
+    /// How often files of certificates, passwords and rights are looked at for changes, in seconds; 0 is never.
+    pub reload_interval_s: u16,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
     /// What is kept on disk.
@@ -61,6 +65,8 @@ pub struct ListenerSettings {
     pub mount_point: Option<String>,
     /// Whether the user name replaces the client id.
     pub use_username_as_clientid: bool,
+    /// Whether it is configured no more, though its socket is open: nobody is let in.
+    pub closed: bool,
 }
 
 /// Where a listener is.
@@ -132,6 +138,13 @@ pub struct SecuritySettings {
     pub clientid_prefixes: Option<String>,
     /// What an assigned client id begins with.
     pub auto_id_prefix: Option<String>,
+}
+
+impl SecuritySettings {
+    /// The files of passwords and rights.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.password_file, &self.acl_file].into_iter().flatten().cloned()
+    }
 }
 
 /// What is logged, and where to.
@@ -242,6 +255,7 @@ impl Default for ListenerSettings {
             security: SecuritySettings::default(),
             mount_point: None,
             use_username_as_clientid: false,
+            closed: false,
         }
     }
 }
@@ -250,6 +264,18 @@ impl ListenerSettings {
     /// Whether clients without a user name are let in here.
     pub fn allows_anonymous(&self) -> bool {
         self.security.allow_anonymous.unwrap_or(self.local_only_default)
+    }
+
+    /// What log lines call it: its port, or its address if it does not listen on all, or its path.
+    pub fn name(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Tcp { addresses } => match addresses.first() {
+                Some(first) if first.ip().is_unspecified() => format!("port {}", first.port()),
+                Some(first) => first.to_string(),
+                None => String::new(),
+            },
+            Endpoint::Unix(path) => path.display().to_string(),
+        }
     }
 
     /// Whether only this machine can reach it.

@@ -489,19 +489,22 @@ fn any_bytes_are_read_without_harm() {
 #[test]
 fn a_reload_keeps_the_listeners_that_are_open() {
     let runs = settings("listener 1 ::1\nallow_anonymous true\nlistener 2 ::1\nlistener 3 ::1\nmax_qos 1");
-    let mut new =
-        settings("listener 4 ::1\nlistener 3 ::1\nprotocol mqtt\nlistener 1 ::1\nmax_qos 0\nuser x");
+    let mut new = settings(
+        "listener 4 ::1\nlistener 3 ::1\nprotocol mqtt\nbind_interface lo\nlistener 1 ::1\nmax_qos 0\nuser x",
+    );
     let remarks = new.fit_to(&runs);
     assert_eq!(endpoints(&new), endpoints(&runs));
     let limits: Vec<_> = new.core.listeners.iter().map(|l| l.limits.max_qos as u8).collect();
     assert_eq!(limits, [0, 2, 2]);
-    assert!(!new.listeners[1].allows_anonymous());
+    assert!(!new.listeners[1].allows_anonymous() && new.listeners[1].closed);
+    assert!(!new.listeners[0].closed && new.listeners[2].protocol == Some(Protocol::Mqtt));
     assert_eq!(new.user, None);
     assert_eq!(
         remarks,
         [
-            "[::1]:2 is not configured any more. It is closed at the next start; until then nobody new gets in.",
-            "What [::1]:3 speaks changes at the next start.",
+            "[::1]:2 is not configured any more: its clients are closed and nobody gets in. The port is free after \
+             the next start.",
+            "'bind_interface' and 'set_tcp_nodelay' of [::1]:3 change at the next start.",
             "[::1]:4 is opened at the next start.",
             "'user' changes at the next start.",
         ]

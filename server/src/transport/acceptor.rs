@@ -1,7 +1,8 @@
 //! The certificate files of a listener, as rustls takes them.
 
 use super::certificate::{Naming, validity};
-use crate::config::{Problem, Severity, TlsSettings, TlsVersion};
+use crate::config::{Place, Problem, Severity, TlsSettings, TlsVersion};
+use crate::watch::Watch;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -13,53 +14,52 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// What new TLS connections of a listener are made of. The files can be read again.
+/// What new TLS connections of a listener are made of.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     settings: TlsSettings,
-    keylog: Option<Arc<KeyLog>>,
-    current: RwLock<Arc<ServerConfig>>,
-    seen: Mutex<Vec<Seen>>,
+    config: Arc<ServerConfig>,
+    watch: Mutex<Watch>,
 }
 
-/// What a file was when it was read: another value says that it has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen(PathBuf, Option<(SystemTime, u64)>);
-
 impl Acceptor {
-    pub(super) fn load(settings: &TlsSettings, keylog: Option<&Path>) -> Result<Self, Problem> {
-        let keylog = keylog.map(|path| KeyLog::open(path, settings)).transpose()?.map(Arc::new);
+    /// Reads the files of a listener. What is remarkable, or wrong, is added to `problems`.
+    pub(super) fn load(
+        settings: &TlsSettings,
+        keylog: Option<&Arc<KeyLog>>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Self> {
+        let TlsSettings { certfile, keyfile, cafile, capath, crlfile, .. } = settings.clone();
+        let clients = if Acceptor::wants_certificates(settings) {
+            [cafile, capath, crlfile]
+        } else {
+            [const { None }; 3]
+        };
         // Looked at before they are read: what changes meanwhile is read again.
-        let seen = look(settings);
-        let current = Files(settings).config(keylog.as_ref())?;
-        Ok(Acceptor {
-            settings: settings.clone(),
-            keylog,
-            current: RwLock::new(Arc::new(current)),
-            seen: Mutex::new(seen),
-        })
+        let watch = Watch::new([certfile, keyfile].into_iter().chain(clients.into_iter().flatten()));
+        match (Files { settings, remarks: problems }).config(keylog) {
+            Ok(config) => {
+                let (settings, config, watch) = (settings.clone(), Arc::new(config), Mutex::new(watch));
+                Some(Acceptor { settings, config, watch })
+            }
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        }
     }
 
-    pub(super) fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
     }
 
-    /// Reads the files again. Connections there are stay as they are; sessions of before are not
-    /// resumed, since who was in then may be revoked now.
-    pub(super) fn reload(&self) -> Result<(), Problem> {
-        let seen = look(&self.settings);
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        let config = Files(&self.settings).config(self.keylog.as_ref())?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-        Ok(())
-    }
-
+    /// As [`Watch::has_changed`], of the files it was made of.
     pub(super) fn has_changed(&self) -> bool {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != look(&self.settings)
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).has_changed()
     }
 
     /// Whether clients have to show a certificate: who is to be named by one has to.
@@ -83,16 +83,6 @@ fn naming(settings: &TlsSettings) -> Option<Naming> {
     }
 }
 
-fn look(settings: &TlsSettings) -> Vec<Seen> {
-    let TlsSettings { certfile, keyfile, cafile, capath, crlfile, .. } = settings;
-    let files = [Some(certfile), Some(keyfile), cafile.as_ref(), capath.as_ref(), crlfile.as_ref()];
-    let look = |path: &PathBuf| {
-        let meta = fs::metadata(path).ok();
-        Seen(path.clone(), meta.and_then(|m| Some((m.modified().ok()?, m.len()))))
-    };
-    files.into_iter().flatten().map(look).collect()
-}
-
 /// The protocols a client may name beforehand. Who names none is welcome too.
 const ALPN: [&[u8]; 2] = [b"mqtt", b"http/1.1"];
 /// Tickets for resumption given to each client of TLS 1.3. Few ever come back with one.
@@ -101,11 +91,15 @@ const TICKETS: usize = 1;
 const SOON_S: i64 = 14 * 24 * 3600;
 
 /// Reads the files of a listener.
-struct Files<'a>(&'a TlsSettings);
+struct Files<'a> {
+    settings: &'a TlsSettings,
+    /// What is remarkable about them.
+    remarks: &'a mut Vec<Problem>,
+}
 
 impl Files<'_> {
-    fn config(&self, keylog: Option<&Arc<KeyLog>>) -> Result<ServerConfig, Problem> {
-        let settings = self.0;
+    fn config(&mut self, keylog: Option<&Arc<KeyLog>>) -> Result<ServerConfig, Problem> {
+        let settings = self.settings;
         let versions: &[_] = match settings.tls_version {
             Some(TlsVersion::V1_3) => &[&TLS13],
             Some(TlsVersion::V1_2) | None => &[&TLS13, &TLS12],
@@ -131,23 +125,30 @@ impl Files<'_> {
         Ok(config)
     }
 
-    fn certified_key(&self) -> Result<CertifiedKey, Problem> {
-        let TlsSettings { certfile, keyfile, .. } = self.0;
+    fn certified_key(&mut self) -> Result<CertifiedKey, Problem> {
+        let TlsSettings { certfile, keyfile, .. } = self.settings;
         let chain = self.certificates("certfile", certfile)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let problem = |message: &str| self.problem(format!("certfile '{}': {message}", certfile.display()));
-        let leaf = chain.first().ok_or_else(|| problem("there is no certificate in it"))?;
-        let validity = validity(leaf).ok_or_else(|| problem("its first certificate is malformed"))?;
+        let at = &self.settings.at;
+        let problem = |severity, message: &str| {
+            let message = format!("certfile '{}': {message}", certfile.display());
+            Problem { at: Some(at.clone()), severity, message }
+        };
+        let error = |message: &str| problem(Severity::Error, message);
+        let leaf = chain.first().ok_or_else(|| error("there is no certificate in it"))?;
+        let validity = validity(leaf).ok_or_else(|| error("its first certificate is malformed"))?;
         if validity.until <= now {
             let since = days(now - validity.until);
-            return Err(problem(&format!("the certificate has expired, {since} ago; get a new one")));
+            return Err(error(&format!("the certificate has expired, {since} ago; get a new one")));
         }
         if validity.until - now < SOON_S {
-            log::warn!("certfile '{}' expires in {}.", certfile.display(), days(validity.until - now));
+            let soon = format!("the certificate expires in {}", days(validity.until - now));
+            self.remarks.push(problem(Severity::Warning, &soon));
         }
         if validity.from > now {
             // A board without a clock thinks it is 1970.
-            log::warn!("certfile '{}' is not valid yet, if the clock is right.", certfile.display());
+            let message = "the certificate is not valid yet, if the clock is right";
+            self.remarks.push(problem(Severity::Warning, message));
         }
         let key = self.key(keyfile)?;
         let key = any_supported_type(&key).map_err(|_| {
@@ -191,7 +192,7 @@ impl Files<'_> {
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()));
         let mut what = String::from("cafile");
-        if let Some(path) = &self.0.crlfile {
+        if let Some(path) = &self.settings.crlfile {
             what = format!("crlfile '{}'", path.display());
             let bytes = self.read("crlfile", path)?;
             let crls: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
@@ -209,7 +210,7 @@ impl Files<'_> {
 
     /// Whose certificates clients may have.
     fn roots(&self) -> Result<RootCertStore, Problem> {
-        let TlsSettings { cafile, capath, .. } = self.0;
+        let TlsSettings { cafile, capath, .. } = self.settings;
         let mut roots = RootCertStore::empty();
         if let Some(path) = cafile {
             for certificate in self.certificates("cafile", path)? {
@@ -261,12 +262,12 @@ impl Files<'_> {
     }
 
     fn problem(&self, message: String) -> Problem {
-        problem(self.0, message)
+        problem(&self.settings.at, message)
     }
 }
 
-fn problem(settings: &TlsSettings, message: String) -> Problem {
-    Problem { at: Some(settings.at.clone()), severity: Severity::Error, message }
+fn problem(at: &Place, message: String) -> Problem {
+    Problem { at: Some(at.clone()), severity: Severity::Error, message }
 }
 
 fn days(seconds: i64) -> String {
@@ -278,19 +279,21 @@ fn days(seconds: i64) -> String {
 }
 
 /// Writes the secrets of connections down, for Wireshark. Whoever has them reads along.
-struct KeyLog(Mutex<File>);
+pub(super) struct KeyLog(Mutex<File>);
 
 impl KeyLog {
-    fn open(path: &Path, settings: &TlsSettings) -> Result<Self, Problem> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Problem), Problem> {
+        let problem = |severity, message| Problem { at: None, severity, message };
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).map_err(|e| {
-            problem(settings, format!("the key log '{}' cannot be written: {e}", path.display()))
+            let message = format!("The key log '{}' cannot be written: {e}.", path.display());
+            problem(Severity::Error, message)
         })?;
-        log::warn!("The keys of all TLS connections are written to '{}'.", path.display());
-        Ok(KeyLog(Mutex::new(file)))
+        let message = format!("The keys of all TLS connections are written to '{}'.", path.display());
+        Ok((KeyLog(Mutex::new(file)), problem(Severity::Warning, message)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The little HTTP that is spoken before a WebSocket: one head, one answer.
 
-use super::detect::Gate;
+use super::detect::{Gate, HTTP_WITHOUT_TLS};
 use httparse::{Header, Request, Status};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use tungstenite::handshake::derive_accept_key;
@@ -19,8 +19,8 @@ pub(super) struct Head {
 pub(super) enum Answer {
     /// It becomes a WebSocket.
     Upgrade(Vec<u8>),
-    /// Say this and close.
-    Page(Vec<u8>),
+    /// Say this and close; this is for the log, if it is something an operator has decided.
+    Page(Vec<u8>, Option<Box<str>>),
 }
 
 /// The subprotocols that are taken, by their names in Sec-WebSocket-Protocol.
@@ -56,14 +56,18 @@ impl Head {
 
 /// Answers a head that is complete or too long.
 pub(super) fn answer(head: &Head, gate: &Gate) -> Answer {
-    judge(head, gate).map_or_else(Answer::Page, Answer::Upgrade)
+    judge(head, gate).map_or_else(|(page, refusal)| Answer::Page(page, refusal), Answer::Upgrade)
 }
 
-fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, Vec<u8>> {
+/// A page, and what the log says of it.
+type Page = (Vec<u8>, Option<Box<str>>);
+
+fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, Page> {
     let is_head = head.bytes.starts_with(b"HEAD ");
-    let page = |status, extra, text| page(status, extra, text, is_head);
+    let page = |status, extra, text| (page(status, extra, text, is_head), None);
     if head.without_tls {
-        return Err(page("400 Bad Request", "", "This port wants TLS: use wss:// or mqtts://."));
+        let (page, _) = page("400 Bad Request", "", "This port wants TLS: use wss:// or mqtts://.");
+        return Err((page, Some(HTTP_WITHOUT_TLS.into())));
     }
     if head.oversize {
         return Err(page("431 Request Header Fields Too Large", "", "The request's head is too long."));
@@ -98,7 +102,11 @@ fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, Vec<u8>> {
     };
     if !permits(gate, headers) {
         let text = if gate.local_only { FOREIGN_LOCAL } else { FOREIGN };
-        return Err(page("403 Forbidden", "", text));
+        let (page, _) = page("403 Forbidden", "", text);
+        let origin = value(headers, "origin").unwrap_or("?").chars().take(256).collect::<String>();
+        let wanted = if gate.local_only { "this machine's" } else { "among websockets_origin" };
+        let refusal = format!("its page's origin '{}' is not {wanted}", origin.escape_debug());
+        return Err((page, Some(refusal.into())));
     }
     Ok(upgrade(key, subprotocol(headers)))
 }
@@ -229,14 +237,14 @@ mod tests {
         Upgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
     fn ask(settings: ListenerSettings, request: &str) -> String {
-        let gate = Gate::new(&settings, None).unwrap();
+        let gate = Gate::new(&settings, None, &mut Vec::new()).unwrap();
         let mut head = Head::new(false);
         // Byte by byte: where the head ends is found though it comes in pieces.
         for (i, byte) in request.bytes().enumerate() {
             if head.take(&[byte], 1024).is_some() {
                 assert!(i + 1 == request.len() || head.oversize);
                 return match answer(&head, &gate) {
-                    Answer::Upgrade(bytes) | Answer::Page(bytes) => String::from_utf8(bytes).unwrap(),
+                    Answer::Upgrade(bytes) | Answer::Page(bytes, _) => String::from_utf8(bytes).unwrap(),
                 };
             }
         }

@@ -27,6 +27,8 @@ pub(crate) struct Layered {
     goodbye: Goodbye,
     /// Nothing else is read: the next read says so.
     ended: bool,
+    /// Why the peer was turned away, until that is logged.
+    refusal: Option<Box<str>>,
 }
 
 /// How far the end of what is said has come.
@@ -64,7 +66,7 @@ impl Layered {
         let inside = match detected {
             Detected::Tls => {
                 let acceptor = gate.acceptor.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-                tls = Some(Box::new(Tls::new(acceptor.current())?));
+                tls = Some(Box::new(Tls::new(acceptor.config())?));
                 Inside::Unknown
             }
             Detected::Http => Inside::Http(Head::new(false)),
@@ -73,7 +75,17 @@ impl Layered {
             Detected::Refused(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
         };
         let out = Vec::new();
-        Ok(Layered { socket, gate, unread, tls, inside, out, goodbye: Goodbye::No, ended: false })
+        Ok(Layered {
+            socket,
+            gate,
+            unread,
+            tls,
+            inside,
+            out,
+            goodbye: Goodbye::No,
+            ended: false,
+            refusal: None,
+        })
     }
 
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Received> {
@@ -190,7 +202,8 @@ impl Layered {
         let (Some(tls), Some(acceptor)) = (&self.tls, &self.gate.acceptor) else { return Ok(None) };
         let Some(naming) = acceptor.naming() else { return Ok(None) };
         let certificate = tls.peer_certificate().ok_or("it shows no certificate to be named by")?;
-        let name = certificate::name(certificate, naming).ok_or("its certificate has no name for it")?;
+        let name = certificate::name(certificate, naming)
+            .ok_or("its certificate has no name to be the user name")?;
         Ok(Some(name.into()))
     }
 
@@ -202,6 +215,10 @@ impl Layered {
         self.ended = true;
         let _ = self.flush();
         self.socket.shutdown(scratch);
+    }
+
+    pub(super) fn take_refusal(&mut self) -> Option<Box<str>> {
+        self.refusal.take()
     }
 
     pub(super) fn socket(&mut self) -> &mut Socket {
@@ -240,7 +257,7 @@ impl Layered {
             self.ended = decrypted.ended;
         }
         if let (Inside::Unknown, true) = (&self.inside, bytes > 0) {
-            self.inside = match self.gate.detect_inside(buffer[0]) {
+            self.inside = match self.gate.detect_inside(&buffer[..bytes]) {
                 Detected::Http => Inside::Http(Head::new(false)),
                 Detected::Refused(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
                 _ => Inside::Mqtt,
@@ -271,7 +288,8 @@ impl Layered {
                 buffer.copy_within(used..bytes, 0);
                 bytes - used
             }
-            Answer::Page(response) => {
+            Answer::Page(response, refusal) => {
+                self.refusal = refusal;
                 self.out = response;
                 self.inside = Inside::Done;
                 self.say_no_more();

@@ -6,6 +6,7 @@
 mod acceptor;
 mod certificate;
 mod detect;
+mod gates;
 mod http;
 mod layered;
 mod plain;
@@ -13,15 +14,18 @@ mod tls;
 mod websocket;
 
 pub(crate) use detect::{Detected, Gate};
+pub use gates::Certificates;
+pub(crate) use gates::Gates;
 pub(crate) use plain::Socket;
 
+use hikyaku_proto::outbox::Outbox;
 use layered::Layered;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// How many slices one write takes.
-pub(crate) const SLICES: usize = 64;
+const SLICES: usize = 64;
 
 /// A connected, non-blocking transport. It owns its socket; dropping it closes.
 #[derive(Debug)]
@@ -75,10 +79,39 @@ impl Transport {
     }
 
     /// Writes once, as much of `slices` (at most [`SLICES`]) as fits.
-    pub(crate) fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Sent> {
         match self {
             Transport::Plain(socket) => socket.write_vectored(slices),
             Transport::Layered(layers) => guard(|| layers.write_vectored(slices)),
+        }
+    }
+
+    /// Writes once, as many of `chunks` as one call takes.
+    pub(crate) fn write<'a>(&mut self, chunks: &mut impl Iterator<Item = &'a [u8]>) -> io::Result<Sent> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        for (slice, chunk) in slices.iter_mut().zip(chunks) {
+            *slice = IoSlice::new(chunk);
+            used += 1;
+        }
+        self.write_vectored(&slices[..used])
+    }
+
+    /// Writes what the transport takes at once; what it does not take is lost.
+    pub(crate) fn write_all(&mut self, last: &Outbox) {
+        let mut chunks = last.chunks().peekable();
+        while chunks.peek().is_some() {
+            if !self.write(&mut chunks).is_ok_and(|sent| !sent.full) {
+                return;
+            }
+        }
+    }
+
+    /// Why the layers turned the peer away with an answer of their own, if it is to be logged; told once.
+    pub(crate) fn take_refusal(&mut self) -> Option<Box<str>> {
+        match self {
+            Transport::Plain(_) => None,
+            Transport::Layered(layers) => layers.take_refusal(),
         }
     }
 

@@ -108,8 +108,23 @@ pub(super) const OPTIONS: &[Spec] = &[
         }),
         "none",
         "Whom to become after ports and files are open, if started as root: a name of /etc/passwd, or a number. \
-         Without it a broker started as root stays root, and warns of it; `user root` does not warn. (mosquitto \
-         becomes `mosquitto` by default.)",
+         Without it a broker started as root stays root, and warns of it; `user root` does not warn. A user \
+         that does not exist is an error. (mosquitto becomes `mosquitto` by default.)",
+    ),
+    Spec::own(
+        "reload_interval",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.reload_interval_s = n as u16,
+        },
+        "5",
+        "How often the files of certificates, keys, authorities, revoked certificates, passwords and rights are looked \
+         at for changes, in seconds; 0 is never. A file that has changed is read when two looks in a row found \
+         it the same, as at SIGHUP; if it is bad, that is said once and what was read before stays. The configuration \
+         itself is read at SIGHUP only.",
     ),
     Spec::supported(
         "pid_file",
@@ -192,7 +207,7 @@ pub(super) const OPTIONS: &[Spec] = &[
         Global,
         Takes::Bool(|draft, on| draft.log.connection_messages = on),
         "true",
-        "Whether clients that connect and disconnect are logged.",
+        "Whether clients that connect and disconnect are logged. Those that are refused always are.",
     ),
     Spec::supported(
         "sys_interval",

@@ -52,8 +52,8 @@ pub(super) const OPTIONS: &[Spec] = &[
             Ok(())
         }),
         "none",
-        "The file of users and hashed passwords, as hikyaku-passwd and mosquitto_passwd write it. Read again at \
-         SIGHUP.",
+        "The file of users and hashed passwords, as hikyaku-passwd and mosquitto_passwd write it \
+         ([more](#users-and-their-passwords)). Read again at SIGHUP, and when it has changed.",
     ),
     Spec::supported(
         "acl_file",
@@ -63,7 +63,8 @@ pub(super) const OPTIONS: &[Spec] = &[
             Ok(())
         }),
         "none: everyone may do everything",
-        "The file of rights by user and topic. What it does not allow is denied. Read again at SIGHUP.",
+        "The file of rights by user and topic ([more](#rights-by-topic)). What it does not allow is denied. Read again at \
+         SIGHUP, and when it has changed.",
     ),
     Spec::supported(
         "clientid_prefixes",
