@@ -197,8 +197,8 @@ fn mqtt5_3_2_2_8_connack_has_a_reason_code_of_its_own() {
     }
     // The client takes no other.
     for (value, reason) in [
-        (0x03, ReasonCode::MalformedPacket),
-        (0xff, ReasonCode::MalformedPacket),
+        (0x03, ReasonCode::ProtocolError),
+        (0xff, ReasonCode::ProtocolError),
         (0x01, ReasonCode::ProtocolError),
         (0x10, ReasonCode::ProtocolError),
         (0x8d, ReasonCode::ProtocolError),

@@ -96,13 +96,13 @@ fn mqtt5_3_3_2_1_the_topic_name_is_the_first_field_and_utf8() {
 #[test]
 fn mqtt5_3_3_2_2_a_topic_name_has_no_wildcards() {
     for topic in ["2b", "23"] {
-        refused(&format!("30 04 00 01 {topic} 00"), "0x82");
-        refused(&format!("30 06 00 03 61 2f {topic} 00"), "0x82");
-        refused(&format!("30 07 00 01 {topic} 03 23 00 01"), "0x82");
-        refused(&format!("32 08 00 03 61 {topic} 62 00 01 00"), "0x82");
+        refused(&format!("30 04 00 01 {topic} 00"), "0x81");
+        refused(&format!("30 06 00 03 61 2f {topic} 00"), "0x81");
+        refused(&format!("30 07 00 01 {topic} 03 23 00 01"), "0x81");
+        refused(&format!("32 08 00 03 61 {topic} 62 00 01 00"), "0x81");
     }
-    client_refuses(b"\x30\x04\0\x01#\0", ReasonCode::ProtocolError);
-    client_refuses(b"\x30\x06\0\x03a/+\0", ReasonCode::ProtocolError);
+    client_refuses(b"\x30\x04\0\x01#\0", ReasonCode::MalformedPacket);
+    client_refuses(b"\x30\x06\0\x03a/+\0", ReasonCode::MalformedPacket);
     for topic in ["#", "+", "a/+", "a/#", "a+b"] {
         let mut script = Script::v5();
         assert!(matches!(script.publish(0, topic), Err(SendError::InvalidTopic(_))));
@@ -379,10 +379,10 @@ fn mqtt5_3_3_2_13_a_response_topic_that_is_no_utf8_is_malformed() {
 #[test]
 fn mqtt5_3_3_2_14_a_response_topic_has_no_wildcards() {
     for topic in ["2b 61 61", "61 2f 23", "61 2b 61"] {
-        refused(&format!("30 0a 00 01 74 06 08 00 03 {topic}"), "0x82");
+        refused(&format!("30 0a 00 01 74 06 08 00 03 {topic}"), "0x81");
     }
-    one().run("a> CONNECT a v5 will=w,x,rt=a/+\n a< CONNACK 0x82; CLOSED");
-    client_refuses(b"\x30\x08\0\x01t\x04\x08\0\x01#", ReasonCode::ProtocolError);
+    one().run("a> CONNECT a v5 will=w,x,rt=a/+\n a< CONNACK 0x81; CLOSED");
+    client_refuses(b"\x30\x08\0\x01t\x04\x08\0\x01#", ReasonCode::MalformedPacket);
     the_client_refuses(Property::ResponseTopic("a/#"));
     the_client_refuses(Property::ResponseTopic("+"));
 }

@@ -347,10 +347,14 @@ fn mqtt5_3_3_4_7_the_client_keeps_to_the_receive_maximum_of_the_server() {
     assert_eq!(script.sent(), b"\x3a\x07\0\x01c\0\x03\0x");
     // A client that does not is closed.
     Rig::new(1, 0, Config { max_inflight_messages: 2, ..quiet() }).run(
-        "p> CONNECT p v5; SUBSCRIBE id=1 t:0:rap; PUBLISH t a q2 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3
-         p< CONNACK 0; SUBACK 1 0; PUBLISH t a; PUBREC 1; PUBLISH t b; PUBACK 2; PUBLISH t c; PUBREC 3
+        "o> CONNECT o v5; SUBSCRIBE id=1 t
+         o< CONNACK 0; SUBACK 1 0
+         p> CONNECT p v5; PUBLISH t a q2 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3
+         p< CONNACK 0; PUBREC 1; PUBACK 2; PUBREC 3
+         o< PUBLISH t a; PUBLISH t b; PUBLISH t c
          p> PUBREL 1; PUBLISH $SYS/no d q2 id=4; PUBLISH t e q2 id=5; PUBLISH t e q2 id=5 dup
-         p< PUBCOMP 1; PUBREC 4 0x87; PUBLISH t e; PUBREC 5; PUBREC 5
+         p< PUBCOMP 1; PUBREC 4 0x87; PUBREC 5; PUBREC 5
+         o< PUBLISH t e
          p> PUBLISH t f q1 id=6
          p< DISCONNECT 0x93; CLOSED",
     );
