@@ -158,7 +158,7 @@ fn reason(text: Option<&&str>) -> ReasonCode {
 }
 
 /// The properties of requests and messages that some words name, in their order: `up=name:value` and so on.
-fn further<'a>(words: &[&'a str], properties: &mut PropertiesBuf) {
+fn further(words: &[&str], properties: &mut PropertiesBuf) {
     for (key, value) in words.iter().filter_map(|word| word.split_once('=')) {
         properties.push(match key {
             "up" => {
