@@ -95,6 +95,9 @@ impl Shard {
     }
 
     pub(super) fn say_no(&mut self, id: ConnId, (reason, what): Refusal) -> Flow {
+        // [MQTT-3.2.2-8]: whoever authenticates may have any in mind.
+        let fits = reason.is_error() && reason.allowed_in(crate::codec::PacketType::ConnAck);
+        let reason = if fits { reason } else { ReasonCode::NotAuthorized };
         let connack = ConnAck { session_present: false, reason, properties: Properties::default() };
         self.put(id, &Packet::ConnAck(connack));
         self.close(id, Cause::Refused(what));
@@ -259,6 +262,7 @@ impl Shard {
                 self.close(old, Cause::TakenOver); // [MQTT-3.1.4-3]
             }
         }
+        // [MQTT-3.1.2-4], [MQTT-3.1.2-5], [MQTT-3.1.4-4]
         let keep = found.filter(|&i| !request.clean_start && self.survives(i));
         if let Some(index) = found
             && keep.is_none()
@@ -277,6 +281,7 @@ impl Shard {
                 }
                 index
             }
+            // [MQTT-3.1.2-6]
             None => self.create_session(request.client_id.clone(), request.username.clone()),
         };
         let session = &mut self.sessions[index];
@@ -294,7 +299,7 @@ impl Shard {
         let expiry_s = session.expiry_s;
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
-        session.will = request.will;
+        session.will = request.will; // [MQTT-3.1.2-7]
         let Some(conn) = conn_at(&mut self.conns, id) else {
             return Flow::Closed;
         };
@@ -305,8 +310,9 @@ impl Shard {
         let server_keep_alive = (too_long && v5).then_some(config.max_keepalive_s);
         conn.session = index;
         conn.phase = Phase::Running;
-        conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s);
+        conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s); // [MQTT-3.2.2-22]
         conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
+        // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));
         conn.link.received_at = self.now;
         let (link, peer) = (&conn.link, conn.peer);
@@ -357,12 +363,17 @@ impl Shard {
             }
         }
         let connack = ConnAck {
-            session_present: keep.is_some(),
+            session_present: keep.is_some(), // [MQTT-3.2.2-2], [MQTT-3.2.2-3]
             reason: ReasonCode::Success,
             properties: properties.as_properties(),
         };
         if !self.put(id, &Packet::ConnAck(connack)) {
-            return self.fail(id, ReasonCode::PacketTooLarge, "the CONNACK is larger than the client takes");
+            // It was not let in: there is no DISCONNECT [MQTT-3.14.0-1], and no will.
+            self.sessions[index].will = None;
+            let username = self.sessions[index].username.clone();
+            let who = Subject { client_id: &request.client_id, username: username.as_deref() };
+            let what = "the CONNACK is larger than the client takes";
+            return self.refuse(id, Some(who), (ReasonCode::PacketTooLarge, what));
         }
         self.tell_share_owners(index, true);
         self.pump(index);

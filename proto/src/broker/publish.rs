@@ -165,6 +165,7 @@ impl Shard {
                             "PUBLISH with a subscription identifier",
                         );
                     }
+                    // As they came and in their order [MQTT-3.3.2-17] [MQTT-3.3.2-18].
                     other => {
                         let _ = other.encode(&mut forward);
                     }
@@ -443,7 +444,7 @@ impl Shard {
             }
             let mark = &mut marks.places[index as usize];
             if mark.0 == marks.epoch {
-                // One copy with the highest QoS and all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-4].
+                // One copy with the highest QoS and all identifiers [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4].
                 let target = &mut route.targets[mark.1 as usize];
                 target.qos = target.qos.max(subscription.qos);
                 target.retain_as_published |= subscription.retain_as_published;
@@ -484,6 +485,7 @@ impl Shard {
         kept: &mut Option<Message>,
     ) -> bool {
         let mut told = false;
+        // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
         if publication.retain {
             let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
             let home = self.placement.shard(publication.topic.as_bytes());
@@ -529,6 +531,7 @@ impl Shard {
         }
         for target in &route.targets[at.saturating_sub(groups)..end.saturating_sub(groups)] {
             let qos = self.config.delivered_qos(publication.qos, target.qos);
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
             let retain = publication.retain && target.retain_as_published;
             if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
                 continue;

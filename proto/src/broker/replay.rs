@@ -92,7 +92,7 @@ impl Retained {
         self.tree.len()
     }
 
-    /// Stores a message, or removes the one of its topic if it is empty [MQTT-3.3.1-6].
+    /// Stores a message, or removes the one of its topic if it is empty [MQTT-3.3.1-6] [MQTT-3.3.1-7].
     pub fn store(&mut self, message: Message) {
         if message.payload().is_empty() {
             self.tree.remove(message.topic());

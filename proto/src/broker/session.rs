@@ -125,6 +125,7 @@ impl Shard {
         if session.expiry_s == 0 {
             return self.end_session(index);
         }
+        // [MQTT-3.1.2-23]
         if session.expiry_s != u32::MAX {
             session.expires_at = now + Duration::from_secs(session.expiry_s.into());
         }

@@ -80,7 +80,7 @@ impl Shard {
         }
         let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
         for (filter, mut options) in subscribe.filters() {
-            options.qos = options.qos.min(max_qos);
+            options.qos = options.qos.min(max_qos); // [MQTT-3.2.2-10]
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
             let mounted = mount.filter(&filter);
             let Ok(filter) = TopicFilter::parse(&mounted) else { continue };
@@ -178,9 +178,9 @@ impl Shard {
             }
         }
         let replay = match options.retain_handling {
-            RetainHandling::SendAtSubscribe => true,
-            RetainHandling::SendIfNew => !replaced,
-            RetainHandling::DoNotSend => false,
+            RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
+            RetainHandling::SendIfNew => !replaced,  // [MQTT-3.3.1-10]
+            RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
         };
         if replay {
             waiting.replays.push(self.create_replay(index, filter.filter(), value));

@@ -169,6 +169,7 @@ impl Client {
         self.link.keep_alive_s = properties.server_keep_alive().unwrap_or(self.options.keep_alive_s);
         self.link.send_window = server.receive_maximum.min(self.options.max_inflight);
         self.link.peer_max_packet = server.max_packet_size;
+        // [MQTT-3.2.2-17], [MQTT-3.2.2-18]
         self.link.allow_aliases_out(server.topic_alias_maximum.min(self.options.max_topic_aliases));
         self.expiry_s = properties.session_expiry_interval().unwrap_or(self.options.session_expiry_s);
         // What was received on earlier connections does not count on this one [MQTT-4.9.0-1].

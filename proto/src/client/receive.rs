@@ -86,6 +86,9 @@ impl Client {
             return self.on_publish(now, frame);
         }
         let packet = Packet::decode(self.options.version, frame)?;
+        if !self.options.request_problem_information {
+            check_unasked(&packet)?;
+        }
         match packet {
             Packet::ConnAck(connack) if !connected => self.on_connack(now, &connack)?,
             Packet::Auth(auth) => self.on_auth(now, &auth)?,
@@ -229,4 +232,19 @@ impl Client {
         self.link.put_ack(&mut self.pool, PacketType::PubComp, ack.packet_id, reason);
         self.link.sent_at = now;
     }
+}
+
+/// No reason string and no user property but in PUBLISH, CONNACK and DISCONNECT [MQTT-3.1.2-29].
+fn check_unasked(packet: &Packet<'_>) -> Result<(), DecodeError> {
+    let properties = match packet {
+        Packet::PubAck(p) | Packet::PubRec(p) | Packet::PubRel(p) | Packet::PubComp(p) => p.properties,
+        Packet::SubAck(p) => p.properties,
+        Packet::UnsubAck(p) => p.properties,
+        Packet::Auth(p) => p.properties,
+        _ => return Ok(()),
+    };
+    if properties.iter().any(|p| matches!(p, Property::ReasonString(_) | Property::UserProperty(..))) {
+        return Err(DecodeError::protocol("problem information that was not asked for", "MQTT-3.1.2-29"));
+    }
+    Ok(())
 }

@@ -310,6 +310,7 @@ impl<'a> Properties<'a> {
         let mut r = Reader::new(raw);
         let mut seen = 0u64;
         while !r.is_empty() {
+            // Strings are checked here, both of a user property [MQTT-1.5.7-1] [MQTT-3.3.2-13] [MQTT-3.3.2-19].
             let property = Property::read(&mut r)?;
             let id = property.id();
             property.check(context)?;

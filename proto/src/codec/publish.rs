@@ -46,6 +46,7 @@ impl<'a> Publish<'a> {
         // [MQTT-3.3.2-1], [MQTT-3.3.2-2]
         let topic = topic_name(r.binary()?, "MQTT-3.3.2-2")?;
         let packet_id = match qos {
+            // [MQTT-2.2.1-2]
             QoS::AtMostOnce => 0,
             // [MQTT-2.2.1-3], [MQTT-2.2.1-4], 3.1.1: [MQTT-2.3.1-1]
             _ => r.packet_id("MQTT-2.2.1-3")?,

@@ -112,7 +112,7 @@ fn set_length(start: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     Ok(())
 }
 
-/// Appends the property length and the properties, where the version has them.
+/// Appends the property length, 0 for none [MQTT-2.2.2-1], and the properties, where the version has them.
 #[inline]
 pub(super) fn put_properties(
     version: Version,

@@ -136,7 +136,8 @@ impl Link {
         }
     }
 
-    /// Sets how many topic aliases may be used towards the peer.
+    /// Sets how many topic aliases may be used towards the peer [MQTT-3.3.2-9] [MQTT-3.3.2-11]; a new link has none
+    /// [MQTT-3.3.2-7].
     pub fn allow_aliases_out(&mut self, max: u16) {
         self.aliases_out = AliasesOut { max, topics: Vec::new() };
     }
@@ -226,7 +227,8 @@ impl Link {
     }
 
     /// The topic a received PUBLISH means: its own, which an alias may then stand for, or the one its
-    /// alias stands for. Errors: alias 0 or above `max` [MQTT-3.3.2-8] [MQTT-3.3.2-9], or not yet told.
+    /// alias stands for. Errors: alias 0 or above `max` [MQTT-3.3.2-8] [MQTT-3.3.2-9], or not yet told. All from 1
+    /// to `max` are taken [MQTT-3.3.2-10] [MQTT-3.3.2-12].
     pub fn resolve_alias<'a>(
         &'a mut self,
         topic: &'a str,

@@ -3,8 +3,8 @@
 //! `PUBLISH t/a hello q1 id=7 r` is a packet; what came back is shown in the same way.
 
 use hikyaku_proto::codec::{
-    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, PropertiesBuf, Property, Publish, QoS,
-    ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
+    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, Properties, PropertiesBuf, Property, Publish,
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
 };
 
 /// One packet in bytes; `version` is what the connection speaks (a CONNECT says its own and changes it).
@@ -20,6 +20,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
     let qos = || if flag("q2") { 2 } else { u8::from(flag("q1")) };
     let id = number("id").unwrap_or(0) as u16;
     let mut properties = PropertiesBuf::default();
+    further(&words, &mut properties);
     match name {
         "RAW" => return words.iter().map(|w| u8::from_str_radix(w, 16).expect("hex")).collect(),
         "CONNECT" => {
@@ -60,6 +61,7 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
                         will_properties.push(Property::WillDelayInterval(self::number(&part[5..])));
                     }
                     "q0" => {}
+                    _ if part.contains('=') => further(&[part], &mut will_properties),
                     _ => will_properties.push(Property::MessageExpiryInterval(self::number(&part[3..]))),
                 }
             }
@@ -83,9 +85,6 @@ pub fn encode(text: &str, version: &mut Version) -> Vec<u8> {
             }
             if let Some(n) = number("exp") {
                 properties.push(Property::MessageExpiryInterval(n));
-            }
-            if let Some(n) = value("up") {
-                properties.push(Property::UserProperty(n, n));
             }
             let payload = match number("size") {
                 Some(n) => vec![b'x'; n as usize],
@@ -168,6 +167,25 @@ fn reason(text: Option<&&str>) -> ReasonCode {
     text.map_or(ReasonCode::Success, |t| ReasonCode::from_u8(number(t) as u8).unwrap())
 }
 
+/// The properties of requests and messages that some words name, in their order: `up=name:value` and so on.
+fn further(words: &[&str], properties: &mut PropertiesBuf) {
+    for (key, value) in words.iter().filter_map(|word| word.split_once('=')) {
+        properties.push(match key {
+            "up" => {
+                let (name, value) = value.split_once(':').unwrap_or((value, value));
+                Property::UserProperty(name, value)
+            }
+            "pfi" => Property::PayloadFormatIndicator(number(value) as u8),
+            "ct" => Property::ContentType(value),
+            "rt" => Property::ResponseTopic(value),
+            "cd" => Property::CorrelationData(value.as_bytes()),
+            "rri" => Property::RequestResponseInformation(number(value) as u8),
+            "rpi" => Property::RequestProblemInformation(number(value) as u8),
+            _ => continue,
+        });
+    }
+}
+
 /// `a/b:1:nl:rap:rh2`
 fn filter(word: &str) -> (&str, SubscribeOptions) {
     let mut parts = word.split(':');
@@ -195,6 +213,9 @@ pub fn show(version: Version, frame: Frame<'_>) -> String {
             }
             for property in p.properties {
                 match property {
+                    Property::ReasonString(_) | Property::UserProperty(..) => {
+                        text += &format!(" {property:?}")
+                    }
                     Property::AssignedClientIdentifier(id) => text += &format!(" assigned={}", id.len()),
                     Property::ServerKeepAlive(s) => text += &format!(" ka={s}"),
                     Property::SessionExpiryInterval(s) => text += &format!(" expiry={s}"),
@@ -212,10 +233,10 @@ pub fn show(version: Version, frame: Frame<'_>) -> String {
         Packet::PubRec(p) => ack("PUBREC", &p),
         Packet::PubRel(p) => ack("PUBREL", &p),
         Packet::PubComp(p) => ack("PUBCOMP", &p),
-        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes),
-        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes),
+        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes) + &all(p.properties),
+        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes) + &all(p.properties),
         Packet::PingResp => "PINGRESP".into(),
-        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8),
+        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8) + &all(p.properties),
         other => format!("{:?}", other.packet_type()),
     }
 }
@@ -231,6 +252,10 @@ fn shown_authentication(property: Property<'_>) -> String {
 fn code(version: Version, reason: ReasonCode) -> String {
     let code = if version.is_v5() { reason as u8 } else { reason.to_v3_connack() };
     if code < 16 { code.to_string() } else { format!("0x{code:02x}") }
+}
+
+fn user_property(name: &str, value: &str) -> String {
+    if name == value { format!(" up={name}") } else { format!(" up={name}:{value}") }
 }
 
 fn publish(p: &Publish<'_>) -> String {
@@ -252,7 +277,11 @@ fn publish(p: &Publish<'_>) -> String {
             Property::TopicAlias(n) => text += &format!(" alias={n}"),
             Property::MessageExpiryInterval(n) => text += &format!(" exp={n}"),
             Property::SubscriptionIdentifier(n) => text += &format!(" sid={n}"),
-            Property::UserProperty(n, _) => text += &format!(" up={n}"),
+            Property::UserProperty(name, value) => text += &user_property(name, value),
+            Property::PayloadFormatIndicator(n) => text += &format!(" pfi={n}"),
+            Property::ContentType(content) => text += &format!(" ct={content}"),
+            Property::ResponseTopic(topic) => text += &format!(" rt={topic}"),
+            Property::CorrelationData(data) => text += &format!(" cd={}", String::from_utf8_lossy(data)),
             other => text += &format!(" {other:?}"),
         }
     }
@@ -260,10 +289,16 @@ fn publish(p: &Publish<'_>) -> String {
 }
 
 fn ack(name: &str, ack: &Ack<'_>) -> String {
-    match ack.reason {
-        ReasonCode::Success => format!("{name} {}", ack.packet_id),
-        reason => format!("{name} {} 0x{:02x}", ack.packet_id, reason as u8),
-    }
+    let reason = match ack.reason {
+        ReasonCode::Success => String::new(),
+        reason => format!(" 0x{:02x}", reason as u8),
+    };
+    format!("{name} {}{reason}{}", ack.packet_id, all(ack.properties))
+}
+
+/// Properties that no test expects.
+fn all(properties: Properties<'_>) -> String {
+    properties.into_iter().map(|property| format!(" {property:?}")).collect()
 }
 
 fn codes(mut text: String, codes: &[u8]) -> String {
