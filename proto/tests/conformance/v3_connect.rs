@@ -227,13 +227,14 @@ fn mqtt3_3_1_2_1_a_wrong_protocol_name_closes() {
 
 #[test]
 fn mqtt3_3_1_2_2_an_unsupported_protocol_level_is_told_by_code_1() {
-    for level in ["00", "02", "03", "82"] {
+    // Levels above 5 are answered in the form of 5.0; level 0 is none.
+    let old: &[u8] = b"\x20\x02\0\x01";
+    for (level, answer) in [("02", old), ("03", old), ("82", old), ("06", b"\x20\x03\0\x84\0"), ("00", b"")] {
         let mut rig = one();
         rig.send("a", &format!("RAW 10 0d 00 04 4d 51 54 54 {level} 02 00 00 00 01 61"));
+        rig.pipe("a").version = if level == "06" { Version::V5 } else { Version::V3_1_1 };
         rig.settle();
         assert!(!rig.pipe("a").open);
-        // Levels above 5 are answered in the form of 5.0.
-        let answer: &[u8] = if level == "82" { b"\x20\x03\0\x84\0" } else { b"\x20\x02\0\x01" };
         assert_eq!(rig.pipe("a").down, answer, "level {level}");
     }
 }
