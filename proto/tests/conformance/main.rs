@@ -8,4 +8,6 @@
 mod common;
 
 mod v3_connect;
+mod v3_delivery;
+mod v3_packets;
 mod v5_packets;
