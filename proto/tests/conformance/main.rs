@@ -7,6 +7,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod v3_connect;
+mod v3_delivery;
+mod v3_packets;
 mod v5_connack;
 mod v5_connect;
 mod v5_limits;
