@@ -3,8 +3,8 @@
 //! `PUBLISH t/a hello q1 id=7 r` is a packet; what came back is shown in the same way.
 
 use hikyaku_proto::codec::{
-    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, PropertiesBuf, Property, Publish, QoS,
-    ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
+    Ack, Auth, Connect, Disconnect, Frame, Packet, PacketType, Properties, PropertiesBuf, Property, Publish,
+    QoS, ReasonCode, RetainHandling, SubscribeOptions, Version, Will, encode_subscribe, encode_unsubscribe,
 };
 
 /// One packet in bytes; `version` is what the connection speaks (a CONNECT says its own and changes it).
@@ -199,10 +199,10 @@ pub fn show(version: Version, frame: Frame<'_>) -> String {
         Packet::PubRec(p) => ack("PUBREC", &p),
         Packet::PubRel(p) => ack("PUBREL", &p),
         Packet::PubComp(p) => ack("PUBCOMP", &p),
-        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes),
-        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes),
+        Packet::SubAck(p) => codes(format!("SUBACK {}", p.packet_id), p.codes) + &all(p.properties),
+        Packet::UnsubAck(p) => codes(format!("UNSUBACK {}", p.packet_id), p.codes) + &all(p.properties),
         Packet::PingResp => "PINGRESP".into(),
-        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8),
+        Packet::Disconnect(p) => format!("DISCONNECT 0x{:02x}", p.reason as u8) + &all(p.properties),
         other => format!("{:?}", other.packet_type()),
     }
 }
@@ -239,10 +239,16 @@ fn publish(p: &Publish<'_>) -> String {
 }
 
 fn ack(name: &str, ack: &Ack<'_>) -> String {
-    match ack.reason {
-        ReasonCode::Success => format!("{name} {}", ack.packet_id),
-        reason => format!("{name} {} 0x{:02x}", ack.packet_id, reason as u8),
-    }
+    let reason = match ack.reason {
+        ReasonCode::Success => String::new(),
+        reason => format!(" 0x{:02x}", reason as u8),
+    };
+    format!("{name} {}{reason}{}", ack.packet_id, all(ack.properties))
+}
+
+/// Properties that no test expects.
+fn all(properties: Properties<'_>) -> String {
+    properties.into_iter().map(|property| format!(" {property:?}")).collect()
 }
 
 fn codes(mut text: String, codes: &[u8]) -> String {

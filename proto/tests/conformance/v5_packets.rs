@@ -5,7 +5,7 @@ use crate::common::script::Script;
 use hikyaku_proto::codec::ReasonCode;
 
 /// A 5.0 connection that sends these bytes must be told this reason and closed.
-fn refused(packet: &str, reason: &str) {
+pub fn refused(packet: &str, reason: &str) {
     one().run(&format!(
         "a> CONNECT a clean v5\n a< CONNACK 0\n a> RAW {packet}\n a< DISCONNECT {reason}; CLOSED"
     ));
