@@ -327,18 +327,23 @@ impl Shard {
         Flow::Continue
     }
 
-    /// Publishes what no connection brought: a will, a report.
+    /// Publishes what no client brought: a report.
     pub(super) fn publish_from_within(&mut self, message: &Message) {
-        self.publish_within(message.as_publication());
+        self.publish_within(message.as_publication(), NO_SESSION);
     }
 
-    pub(super) fn publish_within(&mut self, mut publication: Publication<'_>) {
+    /// As [`Shard::publish_from_within`], for a session: with No Local it does not get its own will.
+    pub(super) fn publish_within(&mut self, mut publication: Publication<'_>, publisher: u32) {
         publication.id = self.next_message_id();
         let mut route = self.route.take().unwrap_or_default();
-        self.build_route(&mut route, publication.topic, NO_SESSION);
+        self.build_route(&mut route, publication.topic, publisher);
         let mut kept = None;
         self.send_elsewhere(&publication, &route, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
+        // Others may publish to the topic next.
+        if publisher != NO_SESSION {
+            self.route = None;
+        }
     }
 
     /// Delivers what another shard sent to this one's subscribers and groups. True if it is done.

@@ -176,7 +176,7 @@ impl Shard {
                 // Until now it was a span: it counts from here.
                 publication.expires_at = self.now + publication.expires_at.since(Instant::ZERO);
             }
-            self.publish_within(publication);
+            self.publish_within(publication, index);
         }
     }
 
