@@ -9,3 +9,4 @@ mod common;
 
 mod v5_acks;
 mod v5_packets;
+mod v5_subscribe;
