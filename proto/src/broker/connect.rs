@@ -335,7 +335,13 @@ impl Shard {
             properties: properties.as_properties(),
         };
         if !self.put(id, &Packet::ConnAck(connack)) {
-            return self.fail(id, ReasonCode::PacketTooLarge, "the CONNACK is larger than the client takes");
+            // It was not let in: there is no DISCONNECT [MQTT-3.14.0-1], and no will.
+            self.sessions[index].will = None;
+            return self.refuse(
+                id,
+                ReasonCode::PacketTooLarge,
+                "the CONNACK is larger than the client takes",
+            );
         }
         self.tell_share_owners(index, true);
         self.pump(index);
