@@ -101,6 +101,13 @@ impl Client {
             Packet::UnsubAck(unsuback) => self.on_unsuback(&unsuback)?,
             Packet::PingResp => self.pinged_at = None,
             Packet::Disconnect(disconnect) if self.options.version.is_v5() => {
+                // [MQTT-3.14.2-2]
+                if disconnect.properties.session_expiry_interval().is_some() {
+                    return Err(DecodeError::protocol(
+                        "a server's DISCONNECT with a session expiry",
+                        "MQTT-3.14.2-2",
+                    ));
+                }
                 self.close(now, By::Peer(disconnect.reason), kept(disconnect.properties));
             }
             // [MQTT-3.2.0-2]
