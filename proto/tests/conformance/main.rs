@@ -8,5 +8,6 @@
 mod common;
 
 mod v5_acks;
+mod v5_disconnect;
 mod v5_packets;
 mod v5_subscribe;
