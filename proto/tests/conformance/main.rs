@@ -8,6 +8,7 @@
 mod common;
 
 mod v5_acks;
+mod v5_delivery;
 mod v5_disconnect;
 mod v5_packets;
 mod v5_subscribe;
