@@ -11,4 +11,5 @@ mod v5_acks;
 mod v5_delivery;
 mod v5_disconnect;
 mod v5_packets;
+mod v5_qos;
 mod v5_subscribe;

@@ -1,533 +1,391 @@
-//! MQTT 5.0, 4.1 to 4.6 and 4.9: session state, QoS, delivery again, order, flow control.
+//! MQTT 5.0, 4.4 to 4.6 and 4.9: delivery again, receipt, order, flow control.
 
 use crate::common::script::{Script, messages, options, published};
 use crate::common::{Rig, one, quiet};
-use crate::v5_acks::guarded;
+use crate::v5_qos::RESUMED;
 use hikyaku_proto::broker::Config;
-use hikyaku_proto::client::{Acknowledge, Options, PublishRequest};
-use hikyaku_proto::codec::{PropertiesBuf, Property, QoS, ReasonCode, Version};
+use hikyaku_proto::client::{Acknowledge, Options};
+use hikyaku_proto::codec::{Properties, ReasonCode, SubscribeOptions, Version};
 
-/// A CONNACK with Session Present.
-const RESUMED: &[u8] = b"\x20\x03\x01\0\0";
+/// The client, its messages acknowledged by hand.
+fn manual() -> Script {
+    let options = Options { acknowledge: Acknowledge::Manually, ..options(Version::V5) };
+    Script::connected(options, b"\x20\x03\0\0\0")
+}
+
+/// Receives messages and acknowledges them in the opposite order.
+fn acknowledge_backwards(script: &mut Script, bytes: &[u8]) {
+    script.receive(bytes);
+    for message in messages(script.events()).iter().rev() {
+        script.client.acknowledge(script.now, message.token.unwrap());
+    }
+}
 
 #[test]
-fn mqtt5_4_1_0_1_session_state_is_kept_while_connected() {
-    // However long that is, and although the session is to end with the connection.
+fn mqtt5_4_4_0_1_what_is_unacknowledged_is_sent_again_on_resume_and_at_no_other_time() {
     one().run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t:2; PUBLISH x x q2 id=7
-         a< CONNACK 0; SUBACK 1 2; PUBREC 7 0x10
-         b> CONNECT b v5 expiry=5; SUBSCRIBE id=1 t:1
-         b< CONNACK 0; SUBACK 1 1
-         p> CONNECT p v5; PUBLISH t 1 q2 id=1
-         p< CONNACK 0; PUBREC 1
-         a< PUBLISH t 1 q2 id=1
-         b< PUBLISH t 1 q1 id=1
+        "a> CONNECT a v5 expiry=10000000; SUBSCRIBE id=1 t:2
+         a< CONNACK 0; SUBACK 1 2
+         p> CONNECT p v5; PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q2 id=3; PUBLISH t 4 q1 id=4; PUBLISH t 5
+         p< CONNACK 0; PUBREC 1; PUBACK 2; PUBREC 3; PUBACK 4
+         a< PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q2 id=3; PUBLISH t 4 q1 id=4; PUBLISH t 5
+         a> PUBREC 1; PUBACK 4; SUBSCRIBE id=2 t:2; PINGREQ
+         a< PUBREL 1; SUBACK 2 2; PINGRESP
          +1000000s
-         p> PUBLISH t 2 q1 id=2; PUBREL 1
-         p< PUBACK 2; PUBCOMP 1
-         a< PUBLISH t 2 q1 id=2
-         b< PUBLISH t 2 q1 id=2
-         a> PUBLISH x x q2 id=7 dup; PUBREL 7; PUBREC 1
-         a< PUBREC 7; PUBCOMP 7; PUBREL 1",
-    );
-    let mut script = Script::connected(Options { keep_alive_s: 0, ..Options::new(Version::V5, "c") }, {
-        b"\x20\x03\0\0\0"
-    });
-    let ticket = script.publish(2, "t").unwrap();
-    script.receive(b"\x34\x07\0\x01a\0\x09\0x");
-    script.sent();
-    script.wait(1_000_000);
-    assert_eq!(script.client.unfinished(), 1);
-    script.receive(b"\x3c\x07\0\x01a\0\x09\0x\x62\x02\0\x09\x50\x02\0\x01\x70\x02\0\x01");
-    assert_eq!(script.sent(), b"\x50\x02\0\x09\x70\x02\0\x09\x62\x02\0\x01");
-    let events = script.events();
-    assert_eq!(published(&events), [(ticket, ReasonCode::Success)]);
-    assert_eq!(messages(events).len(), 1);
-}
-
-#[test]
-fn mqtt5_4_1_0_2_session_state_ends_when_its_expiry_has_passed_after_the_connection() {
-    let mut rig = one();
-    rig.run(
-        "a> CONNECT a v5 expiry=30; SUBSCRIBE id=1 t:1
-         a< CONNACK 0; SUBACK 1 1
-         +100s
+         a<
          a!
-         +29s
-         p> CONNECT p v5; PUBLISH t 1 q1 id=1
-         p< CONNACK 0; PUBACK 1
-         +2s
-         p> PUBLISH t 2 q1 id=2
-         p< PUBACK 2 0x10
-         a> CONNECT a v5 expiry=30
-         a< CONNACK 0
-         b> CONNECT b v5; SUBSCRIBE id=1 t:1
-         b< CONNACK 0; SUBACK 1 1
+         a> CONNECT a v5 expiry=10000000
+         a< CONNACK 0 present; PUBREL 1; PUBLISH t 2 q1 id=2 dup; PUBLISH t 3 q2 id=3 dup
+         b> CONNECT a v5 expiry=10000000
+         a< DISCONNECT 0x8e; CLOSED
+         b< CONNACK 0 present; PUBREL 1; PUBLISH t 2 q1 id=2 dup; PUBLISH t 3 q2 id=3 dup
          b!
-         p> PUBLISH t 3 q1 id=3
-         p< PUBACK 3 0x10
-         b> CONNECT b v5
-         b< CONNACK 0",
-    );
-    assert_eq!(rig.sum(|c| c.subscriptions), 0);
-}
-
-#[test]
-fn mqtt5_4_3_1_1_qos_0_is_sent_with_qos_0_and_dup_0() {
-    let mut rig = one();
-    rig.run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t:0
-         a< CONNACK 0; SUBACK 1 0
-         p> CONNECT p v5; PUBLISH t x; PUBLISH t x q1 id=1 dup; PUBLISH t x q2 id=2 dup
-         p< CONNACK 0; PUBACK 1; PUBREC 2
-         a< PUBLISH t x; PUBLISH t x; PUBLISH t x",
-    );
-    assert!(rig.pipe("a").down.ends_with(&b"\x30\x05\0\x01t\0x".repeat(3)));
-    let mut script = Script::v5();
-    script.publish(0, "t").unwrap();
-    assert_eq!(script.sent(), b"\x30\x05\0\x01t\0x");
-}
-
-#[test]
-fn mqtt5_4_3_2_1_each_qos_1_message_gets_an_unused_packet_identifier() {
-    one().run(
-        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:1
-         a< CONNACK 0; SUBACK 1 1
-         p> CONNECT p v5; PUBLISH t 1 q1 id=7; PUBLISH t 2 q1 id=7; PUBLISH t 3 q1 id=7
-         p< CONNACK 0; PUBACK 7; PUBACK 7; PUBACK 7
-         a< PUBLISH t 1 q1 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q1 id=3
-         a> PUBACK 2
-         p> PUBLISH t 4 q1 id=7
-         p< PUBACK 7
-         a< PUBLISH t 4 q1 id=4
-         a!
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBLISH t 1 q1 id=1 dup; PUBLISH t 3 q1 id=3 dup; PUBLISH t 4 q1 id=4 dup
-         p> PUBLISH t 5 q1 id=7
-         p< PUBACK 7
-         a< PUBLISH t 5 q1 id=5",
+         a> CONNECT a clean v5
+         a< CONNACK 0",
     );
     let mut script = Script::v5();
-    script.publish(1, "t").unwrap();
-    script.client.subscribe(script.now, &[("t", Default::default())], Default::default()).unwrap();
-    script.publish(1, "t").unwrap();
-    script.receive(b"\x40\x02\0\x03");
-    script.publish(1, "t").unwrap();
-    assert_eq!(
-        script.sent(),
-        b"\x32\x07\0\x01t\0\x01\0x\x82\x07\0\x02\0\0\x01t\0\x32\x07\0\x01t\0\x03\0x\x32\x07\0\x01t\0\x04\0x"
-    );
-}
-
-#[test]
-fn mqtt5_4_3_2_2_qos_1_is_first_sent_with_dup_0() {
-    // Whatever it came with, and when it waited for a connection or for its turn.
-    one().run(
-        "a> CONNECT a v5 expiry=100 rm=1; SUBSCRIBE id=1 t:1
-         a< CONNACK 0; SUBACK 1 1
-         p> CONNECT p v5; PUBLISH t 1 q1 id=7 dup; PUBLISH t 2 q1 id=7 dup
-         p< CONNACK 0; PUBACK 7; PUBACK 7
-         a< PUBLISH t 1 q1 id=1
-         a> PUBACK 1
-         a< PUBLISH t 2 q1 id=2
-         a> PUBACK 2
-         a!
-         p> PUBLISH t 3 q1 id=7 dup
-         p< PUBACK 7
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBLISH t 3 q1 id=3",
-    );
-    let mut script = Script::v5();
-    script.publish(1, "t").unwrap();
-    assert_eq!(script.sent(), b"\x32\x07\0\x01t\0\x01\0x");
-    script.receive(b"\x40\x02\0\x01");
-    script.client.transport_down(script.now);
-    script.publish(1, "t").unwrap();
+    script.publish(1, "a").unwrap();
+    script.publish(2, "b").unwrap();
+    script.publish(2, "c").unwrap();
+    script.receive(b"\x50\x02\0\x02");
+    script.sent();
+    script.wait(55);
+    script.receive(b"\xd0\0\x32\x06\0\x01a\0\x07\0");
+    assert_eq!(script.sent(), b"\x40\x02\0\x07");
     script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x32\x07\0\x01t\0\x02\0x");
+    assert_eq!(script.sent(), b"\x3a\x07\0\x01a\0\x01\0x\x62\x02\0\x02\x3c\x07\0\x01c\0\x03\0x");
 }
 
 #[test]
-fn mqtt5_4_3_2_3_qos_1_is_unacknowledged_until_its_puback() {
+fn mqtt5_4_4_0_2_what_was_refused_is_not_sent_again() {
     one().run(
-        "a> CONNECT a v5 expiry=100 rm=1; SUBSCRIBE id=1 t:1
-         a< CONNACK 0; SUBACK 1 1
-         p> CONNECT p v5; PUBLISH t 1 q1 id=7; PUBLISH t 2 q1 id=8
-         p< CONNACK 0; PUBACK 7; PUBACK 8
-         a< PUBLISH t 1 q1 id=1
-         a> PUBACK 2; PUBCOMP 1; PUBREC 1 0x80
-         a!
-         a> CONNECT a v5 expiry=100 rm=1
-         a< CONNACK 0 present; PUBLISH t 1 q1 id=1 dup
-         a> PUBACK 1
-         a< PUBLISH t 2 q1 id=2
-         a> PUBACK 2
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:2
+         a< CONNACK 0; SUBACK 1 2
+         p> CONNECT p v5; PUBLISH t 1 q1 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q1 id=3
+         p< CONNACK 0; PUBACK 1; PUBREC 2; PUBACK 3
+         a< PUBLISH t 1 q1 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q1 id=3
+         a> PUBACK 1 0x83; PUBREC 2 0x97
          a!
          a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present",
+         a< CONNACK 0 present; PUBLISH t 3 q1 id=3 dup",
     );
     let mut script = Script::v5();
-    let ticket = script.publish(1, "t").unwrap();
-    script.receive(b"\x40\x02\0\x02\x70\x02\0\x01\x50\x03\0\x01\x80");
-    assert_eq!((published(&script.events()), script.client.unfinished()), (vec![], 1));
-    script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x3a\x07\0\x01t\0\x01\0x");
-    script.receive(b"\x40\x02\0\x01");
-    assert_eq!(published(&script.events()), [(ticket, ReasonCode::Success)]);
+    let one = script.publish(1, "t").unwrap();
+    let two = script.publish(2, "t").unwrap();
+    script.receive(b"\x40\x03\0\x01\x87\x50\x03\0\x02\x97");
+    let expected = [(one, ReasonCode::NotAuthorized), (two, ReasonCode::QuotaExceeded)];
+    assert_eq!(published(&script.events()), expected);
     script.reconnect(RESUMED);
     assert!(script.sent().is_empty());
 }
 
 #[test]
-fn mqtt5_4_3_2_4_qos_1_is_answered_by_a_puback_with_its_packet_identifier() {
-    // With several shards it leaves when all of them have the message.
+fn mqtt5_4_5_0_1_a_message_is_kept_for_each_session_with_a_matching_subscription() {
     for shards in [1, 3] {
         Rig::new(shards, 0, quiet()).run(
-            "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:1
-             a< CONNACK 0; SUBACK 1 1
+            "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t/1:2 t/+:1
+             a< CONNACK 0; SUBACK 1 2 1
+             b> CONNECT b v5 expiry=100; SUBSCRIBE id=1 #:1
+             b< CONNACK 0; SUBACK 1 1
+             c> CONNECT c v5 expiry=100; SUBSCRIBE id=1 $share/g/t/#:2
+             c< CONNACK 0; SUBACK 1 2
+             d> CONNECT d v5 expiry=100; SUBSCRIBE id=1 t/2:2
+             d< CONNACK 0; SUBACK 1 2
              a!
-             p> CONNECT p v5; PUBLISH t 1 q1 id=65535; PUBLISH t 2 q1 id=1 dup; PUBLISH t 3 q1 id=258
-             p< CONNACK 0; PUBACK 65535; PUBACK 1; PUBACK 258
+             b!
+             c!
+             d!
+             p> CONNECT p v5; PUBLISH t/1 x q2 id=1
+             p< CONNACK 0; PUBREC 1
+             p!
+             +99s
              a> CONNECT a v5 expiry=100
-             a< CONNACK 0 present; PUBLISH t 1 q1 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q1 id=3",
+             a< CONNACK 0 present; PUBLISH t/1 x q2 id=1
+             b> CONNECT b v5 expiry=100
+             b< CONNACK 0 present; PUBLISH t/1 x q1 id=1
+             c> CONNECT c v5 expiry=100
+             c< CONNACK 0 present; PUBLISH t/1 x q2 id=1
+             d> CONNECT d v5 expiry=100
+             d< CONNACK 0 present",
         );
     }
-    let options = Options { acknowledge: Acknowledge::Manually, ..options(Version::V5) };
-    let mut script = Script::connected(options, b"\x20\x03\0\0\0");
-    script.receive(b"\x32\x06\0\x01a\xff\xff\0");
-    assert!(script.sent().is_empty(), "the application has not taken it");
-    let token = messages(script.events())[0].token.unwrap();
-    script.client.acknowledge(script.now, token);
-    assert_eq!(script.sent(), b"\x40\x02\xff\xff");
 }
 
 #[test]
-fn mqtt5_4_3_2_5_after_puback_the_packet_identifier_names_a_new_message_dup_or_not() {
-    one().run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t:1
-         a< CONNACK 0; SUBACK 1 1
-         p> CONNECT p v5; PUBLISH t x q1 id=7; PUBLISH t x q1 id=7; PUBLISH t x q1 id=7 dup
-         p< CONNACK 0; PUBACK 7; PUBACK 7; PUBACK 7
-         a< PUBLISH t x q1 id=1; PUBLISH t x q1 id=2; PUBLISH t x q1 id=3",
-    );
+fn mqtt5_4_5_0_2_the_client_acknowledges_whatever_comes() {
+    // Messages that it never asked for and the application never looks at.
     let mut script = Script::v5();
-    script.receive(b"\x32\x06\0\x01a\0\x07\0\x32\x06\0\x01a\0\x07\0\x3a\x06\0\x01a\0\x07\0");
-    assert_eq!(messages(script.events()).len(), 3);
-    assert_eq!(script.sent(), b"\x40\x02\0\x07".repeat(3));
+    for _ in 0..3000 {
+        script.receive(b"\x32\x06\0\x01a\0\x07\0\x34\x06\0\x01b\0\x08\0\x62\x02\0\x08");
+        assert_eq!(script.sent(), b"\x40\x02\0\x07\x50\x02\0\x08\x70\x02\0\x08");
+    }
+    // And so after messages of a lost session.
+    script.receive(b"\x34\x06\0\x01b\0\x09\0");
+    script.reconnect(b"\x20\x03\0\0\0");
+    script.receive(b"\x34\x06\0\x01b\0\x09\0\x32\x06\0\x01a\0\x07\0");
+    assert_eq!(script.sent(), b"\x50\x02\0\x09\x40\x02\0\x07");
 }
 
 #[test]
-fn mqtt5_4_3_3_1_each_qos_2_message_gets_an_unused_packet_identifier() {
+fn mqtt5_4_6_0_1_messages_are_sent_again_in_their_first_order() {
+    let mut script = Script::v5();
+    for topic in ["a", "b", "c", "d"] {
+        script.publish(1, topic).unwrap();
+        script.publish(2, topic).unwrap();
+    }
+    script.receive(b"\x40\x02\0\x05\x50\x02\0\x02\x70\x02\0\x02\x40\x02\0\x03\x50\x02\0\x04");
+    let rest = b"\x3a\x07\0\x01a\0\x01\0x\x62\x02\0\x04\x3c\x07\0\x01c\0\x06\0x\x3a\x07\0\x01d\0\x07\0x\x3c\x07\0\x01d\0\x08\0x";
+    for _ in 0..2 {
+        script.reconnect(RESUMED);
+        assert_eq!(script.sent(), rest);
+    }
+    // A smaller Receive Maximum changes when they are sent, not the order.
+    script.reconnect(b"\x20\x06\x01\0\x03\x21\0\x01");
+    for answer in [&b"\x40\x02\0\x01"[..], b"\x70\x02\0\x04", b"\x50\x03\0\x06\x80", b"\x40\x02\0\x07"] {
+        script.receive(answer);
+    }
+    assert_eq!(script.sent(), rest);
+    // The broker does the same.
     one().run(
-        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:2
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 #:2
          a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7; PUBREL 7; PUBLISH t 2 q2 id=7; PUBREL 7; PUBLISH t 3 q1 id=7
-         p< CONNACK 0; PUBREC 7; PUBCOMP 7; PUBREC 7; PUBCOMP 7; PUBACK 7
-         a< PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q1 id=3
-         a> PUBREC 1; PUBREC 2
-         a< PUBREL 1; PUBREL 2
-         a> PUBCOMP 2
+         p> CONNECT p v5; PUBLISH b 1 q1 id=1; PUBLISH a 2 q2 id=2; PUBLISH b 3 q2 id=3; PUBLISH a 4 q1 id=4
+         p< CONNACK 0; PUBACK 1; PUBREC 2; PUBREC 3; PUBACK 4
+         a< PUBLISH b 1 q1 id=1; PUBLISH a 2 q2 id=2; PUBLISH b 3 q2 id=3; PUBLISH a 4 q1 id=4
          a!
-         p> PUBLISH t 4 q2 id=7
-         p< PUBREC 7
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBREL 1; PUBLISH t 3 q1 id=3 dup; PUBLISH t 4 q2 id=4",
+         p> PUBLISH a 5 q1 id=5
+         p< PUBACK 5
+         a> CONNECT a v5 expiry=100 rm=3
+         a< CONNACK 0 present; PUBLISH b 1 q1 id=1 dup; PUBLISH a 2 q2 id=2 dup; PUBLISH b 3 q2 id=3 dup
+         a> PUBREC 3 0x80; PUBACK 1
+         a< PUBLISH a 4 q1 id=4 dup; PUBLISH a 5 q1 id=5",
     );
-    let mut script = Script::v5();
-    script.publish(2, "t").unwrap();
-    script.publish(2, "t").unwrap();
-    script.receive(b"\x50\x02\0\x01\x50\x02\0\x02\x70\x02\0\x02");
-    script.publish(2, "t").unwrap();
-    assert_eq!(script.sent(), {
-        b"\x34\x07\0\x01t\0\x01\0x\x34\x07\0\x01t\0\x02\0x\x62\x02\0\x01\x62\x02\0\x02\x34\x07\0\x01t\0\x03\0x"
-    });
 }
 
 #[test]
-fn mqtt5_4_3_3_2_qos_2_is_first_sent_with_dup_0() {
-    one().run(
-        "a> CONNECT a v5 expiry=100 rm=1; SUBSCRIBE id=1 t:2
-         a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7 dup; PUBLISH t 2 q2 id=8 dup
-         p< CONNACK 0; PUBREC 7; PUBREC 8
-         a< PUBLISH t 1 q2 id=1
-         a> PUBREC 1; PUBCOMP 1
-         a< PUBREL 1; PUBLISH t 2 q2 id=2
-         a> PUBREC 2; PUBCOMP 2
-         a< PUBREL 2
-         a!
-         p> PUBLISH t 3 q2 id=9 dup
-         p< PUBREC 9
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBLISH t 3 q2 id=3",
+fn mqtt5_4_6_0_2_pubacks_leave_in_the_order_of_their_messages() {
+    let mut script = manual();
+    acknowledge_backwards(
+        &mut script,
+        b"\x32\x06\0\x01a\0\x09\0\x32\x06\0\x01b\0\x03\0\x32\x06\0\x01a\0\x05\0",
     );
-    let mut script = Script::v5();
-    script.publish(2, "t").unwrap();
-    assert_eq!(script.sent(), b"\x34\x07\0\x01t\0\x01\0x");
-    script.client.transport_down(script.now);
-    script.publish(2, "t").unwrap();
-    script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x3c\x07\0\x01t\0\x01\0x\x34\x07\0\x01t\0\x02\0x");
+    assert_eq!(script.sent(), b"\x40\x02\0\x09\x40\x02\0\x03\x40\x02\0\x05");
+    in_order_from_the_broker(|n| format!("q1 id={n}"), |n| format!("PUBACK {n}"));
 }
 
 #[test]
-fn mqtt5_4_3_3_3_qos_2_is_unacknowledged_until_its_pubrec() {
-    one().run(
-        "a> CONNECT a v5 expiry=100 rm=1; SUBSCRIBE id=1 t:2
-         a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7; PUBLISH t 2 q2 id=8
-         p< CONNACK 0; PUBREC 7; PUBREC 8
-         a< PUBLISH t 1 q2 id=1
-         a> PUBACK 1; PUBCOMP 1; PUBREC 2 0x80
-         a!
-         a> CONNECT a v5 expiry=100 rm=1
-         a< CONNACK 0 present; PUBLISH t 1 q2 id=1 dup
-         a> PUBREC 1
-         a< PUBREL 1
-         a!
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBREL 1; PUBLISH t 2 q2 id=2",
+fn mqtt5_4_6_0_3_pubrecs_leave_in_the_order_of_their_messages() {
+    let mut script = manual();
+    acknowledge_backwards(
+        &mut script,
+        b"\x34\x06\0\x01a\0\x09\0\x34\x06\0\x01b\0\x03\0\x34\x06\0\x01a\0\x05\0",
     );
-    let mut script = Script::v5();
-    script.publish(2, "t").unwrap();
-    script.receive(b"\x40\x02\0\x01\x70\x02\0\x01\x50\x03\0\x02\x80");
-    assert_eq!((published(&script.events()), script.client.unfinished()), (vec![], 1));
-    script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x3c\x07\0\x01t\0\x01\0x");
-    script.receive(b"\x50\x02\0\x01");
-    script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x62\x02\0\x01");
+    assert_eq!(script.sent(), b"\x50\x02\0\x09\x50\x02\0\x03\x50\x02\0\x05");
+    in_order_from_the_broker(|n| format!("q2 id={n}"), |n| format!("PUBREC {n}"));
+}
+
+/// Several shards confirm messages at different times; the acknowledgements keep their order.
+fn in_order_from_the_broker(publish: fn(u16) -> String, answer: fn(u16) -> String) {
+    for seed in 1..100 {
+        let mut rig = Rig::new(4, seed, quiet());
+        rig.run("a> CONNECT a clean; SUBSCRIBE id=1 x/+\n a< CONNACK 0; SUBACK 1 0");
+        rig.run("b> CONNECT b clean; SUBSCRIBE id=1 y/+\n b< CONNACK 0; SUBACK 1 0\n p> CONNECT p v5\n p< CONNACK 0");
+        let ids = || (1..20).rev();
+        let topic = |n| ["x/1 -", "y/1 -", "z/1 -", "z/2 - r"][usize::from(n) % 4];
+        for n in ids() {
+            rig.send("p", &format!("PUBLISH {} {}", topic(n), publish(n)));
+            for _ in 0..rig.random.below(3) {
+                rig.step();
+            }
+        }
+        let expected: Vec<_> = ids().map(answer).collect();
+        let news = rig.news("p").replace(" 0x10", "");
+        assert_eq!(news, expected.join("; "), "seed {seed}");
+    }
 }
 
 #[test]
-fn mqtt5_4_3_3_4_each_pubrec_without_an_error_is_answered_by_a_pubrel_with_its_packet_identifier() {
+fn mqtt5_4_6_0_4_pubrels_leave_in_the_order_of_the_pubrecs() {
+    let mut script = Script::v5();
+    (0..3).for_each(|_| assert!(script.publish(2, "t").is_ok()));
+    script.sent();
+    script.receive(b"\x50\x02\0\x02\x50\x02\0\x03\x50\x02\0\x01");
+    assert_eq!(script.sent(), b"\x62\x02\0\x02\x62\x02\0\x03\x62\x02\0\x01");
     one().run(
         "a> CONNECT a v5; SUBSCRIBE id=1 t:2
          a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7; PUBLISH t 2 q2 id=8; PUBLISH t 3 q2 id=9
-         p< CONNACK 0; PUBREC 7; PUBREC 8; PUBREC 9
+         p> CONNECT p v5; PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q2 id=3
+         p< CONNACK 0; PUBREC 1; PUBREC 2; PUBREC 3
          a< PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q2 id=3
-         a> PUBREC 2; PUBREC 1 0x10; PUBREC 3 0x80; PUBREC 1
-         a< PUBREL 2; PUBREL 1; PUBREL 1",
+         a> PUBREC 3; PUBREC 1; PUBREC 2
+         a< PUBREL 3; PUBREL 1; PUBREL 2",
     );
-    let mut script = Script::v5();
-    let tickets = [0; 3].map(|_| script.publish(2, "t").unwrap());
-    script.sent();
-    script.receive(b"\x50\x02\0\x02\x50\x03\0\x01\x10\x50\x03\0\x03\x80");
-    assert_eq!(script.sent(), b"\x62\x02\0\x02\x62\x02\0\x01");
-    assert_eq!(published(&script.events()), [(tickets[2], ReasonCode::UnspecifiedError)]);
+}
+
+/// What `name` got with this topic and QoS, in order.
+fn got(rig: &mut Rig, name: &str, topic: &str, qos: &str) -> Vec<u32> {
+    let log = &rig.pipe(name).log;
+    let of = |line: &String| {
+        let words: Vec<_> = line.split(' ').collect();
+        let level = words.iter().copied().find(|w| w.starts_with('q')).unwrap_or_default();
+        (words[0] == "PUBLISH" && words[1] == topic && level == qos).then(|| words[2].parse().unwrap())
+    };
+    log.iter().filter_map(of).collect()
 }
 
 #[test]
-fn mqtt5_4_3_3_5_pubrel_is_unacknowledged_until_its_pubcomp() {
-    let script = "a> CONNECT a v5 expiry=100 rm=1; SUBSCRIBE id=1 t:2
-         a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7; PUBLISH t 2 q2 id=8
-         p< CONNACK 0; PUBREC 7; PUBREC 8
-         a< PUBLISH t 1 q2 id=1
-         a> PUBREC 1
-         a< PUBREL 1
-         a> PUBACK 1; PUBCOMP 2
-         a!
-         a> CONNECT a v5 expiry=100 rm=1
-         a< CONNACK 0 present; PUBREL 1
-         a!
-         a> CONNECT a v5 expiry=100 rm=1
-         a< CONNACK 0 present; PUBREL 1
-         a> PUBCOMP 1
-         a< PUBLISH t 2 q2 id=2";
-    one().run(script);
-    let mut script = Script::v5();
-    let ticket = script.publish(2, "t").unwrap();
-    script.receive(b"\x50\x02\0\x01\x40\x02\0\x01\x70\x02\0\x02");
-    for _ in 0..2 {
-        assert_eq!((published(&script.events()), script.client.unfinished()), (vec![], 1));
-        script.reconnect(RESUMED);
-        assert_eq!(script.sent(), b"\x62\x02\0\x01");
+fn mqtt5_4_6_0_5_messages_of_a_client_with_one_topic_and_qos_keep_their_order() {
+    for seed in 1..60 {
+        let mut rig = Rig::new(3, seed, quiet());
+        for name in ["a", "b", "c"] {
+            rig.run(&format!(
+                "{name}> CONNECT {name} v5 rm=3; SUBSCRIBE id=1 t:2\n {name}< CONNACK 0; SUBACK 1 2"
+            ));
+            rig.pipe(name).answers = true;
+            rig.pipe(name).cuts = true;
+        }
+        for name in ["p", "q"] {
+            rig.run(&format!("{name}> CONNECT {name} v5\n {name}< CONNACK 0"));
+            rig.pipe(name).answers = true;
+        }
+        for n in 0..15 {
+            for (at, name) in ["p", "q"].into_iter().enumerate() {
+                for qos in ["q0", "q1", "q2"] {
+                    let id = if qos == "q0" { 0 } else { 1 + n % 5 + 5 * u32::from(qos == "q2") };
+                    // A new message with this id only after the last one is done.
+                    while rig.step_pipe(name) {}
+                    rig.send(name, &format!("PUBLISH t {} {qos} id={id}", 100 * at as u32 + n));
+                    for _ in 0..rig.random.below(8) {
+                        rig.step();
+                    }
+                }
+                rig.settle();
+            }
+        }
+        for name in ["a", "b", "c"] {
+            rig.news(name);
+            for qos in ["", "q1", "q2"] {
+                for of in [0, 100] {
+                    let mut all = got(&mut rig, name, "t", qos);
+                    all.retain(|n| n / 100 * 100 == of);
+                    assert_eq!(all, (of..of + 15).collect::<Vec<_>>(), "{name} {qos} seed {seed}");
+                }
+            }
+        }
     }
-    script.receive(b"\x70\x02\0\x01");
-    assert_eq!(published(&script.events()), [(ticket, ReasonCode::Success)]);
-    script.reconnect(RESUMED);
-    assert!(script.sent().is_empty());
 }
 
 #[test]
-fn mqtt5_4_3_3_6_after_pubrel_the_publish_is_not_sent_again() {
+fn mqtt5_4_6_0_6_every_topic_is_an_ordered_one() {
+    // With whatever subscription that is not shared, and a session that is away now and then.
+    for filter in ["t/1", "t/+", "#", "+/1"] {
+        for seed in 0..20 {
+            let mut rig = Rig::new(2, seed, quiet());
+            rig.run(&format!(
+                "a> CONNECT a v5 expiry=100 rm=2; SUBSCRIBE id=1 {filter}:1\n a< CONNACK 0; SUBACK 1 1"
+            ));
+            rig.run("p> CONNECT p v5\n p< CONNACK 0");
+            rig.pipe("a").answers = true;
+            let mut all = Vec::new();
+            for n in 0..30 {
+                rig.send("p", &format!("PUBLISH t/1 {n} q1 id=1"));
+                if n % 7 == 3 {
+                    rig.settle();
+                    all.extend(got(&mut rig, "a", "t/1", "q1"));
+                    rig.news("a");
+                    rig.cut("a");
+                } else if n % 7 == 5 {
+                    rig.send("a", "CONNECT a v5 expiry=100 rm=2");
+                    rig.pipe("a").answers = true;
+                }
+            }
+            rig.settle();
+            all.extend(got(&mut rig, "a", "t/1", "q1"));
+            assert_eq!(all, (0..30).collect::<Vec<_>>(), "{filter} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn mqtt5_4_9_0_1_the_send_quota_begins_at_no_more_than_receive_maximum_and_not_at_zero() {
+    let publish = |n: u16| (1..=n).map(|id| format!("PUBLISH t x q1 id={id}; ")).collect::<String>();
+    for (receive_maximum, own, sent) in
+        [("rm=1", 20, 1), ("rm=3", 20, 3), ("rm=65535", 20, 20), ("", 20, 20), ("rm=9", 0, 1)]
+    {
+        let mut rig = Rig::new(1, 0, Config { max_inflight_messages: own, ..quiet() });
+        rig.run(&format!("a> CONNECT a v5 {receive_maximum}; SUBSCRIBE id=1 t:2\n a< CONNACK 0; SUBACK 1 2"));
+        rig.send("p", &format!("CONNECT p v5; {}", publish(30)));
+        let news = rig.news("a");
+        assert_eq!(news.matches("PUBLISH").count(), sent, "{receive_maximum}");
+    }
+    one().run("a> CONNECT a v5 rm=0\n a< CONNACK 0x82; CLOSED");
+    for (connack, sent) in [
+        (&b"\x20\x06\0\0\x03\x21\0\x02"[..], 2),
+        (b"\x20\x03\0\0\0", 100),
+        (b"\x20\x06\0\0\x03\x21\xff\xff", 100),
+    ] {
+        let mut script = Script::connected(options(Version::V5), connack);
+        (0..200).for_each(|_| assert!(script.publish(1, "t").is_ok()));
+        assert_eq!(script.sent().len(), sent * 9);
+    }
+    let mut script = Script::new(options(Version::V5));
+    script.receive(b"\x20\x06\0\0\x03\x21\0\0");
+    script.assert_failed(ReasonCode::ProtocolError);
+}
+
+#[test]
+fn mqtt5_4_9_0_2_each_publish_with_qos_takes_from_the_quota_and_none_is_sent_beyond() {
     one().run(
-        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:2
+        "a> CONNECT a v5 expiry=100 rm=2; SUBSCRIBE id=1 t:2
          a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7
-         p< CONNACK 0; PUBREC 7
-         a< PUBLISH t 1 q2 id=1
-         a> PUBREC 1
+         p> CONNECT p v5; PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q2 id=3; PUBLISH t 4 q1 id=4; PUBLISH t 5
+         p< CONNACK 0; PUBREC 1; PUBACK 2; PUBREC 3; PUBACK 4
+         a< PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 5
+         a> PUBREC 1; PUBACK 9; PUBCOMP 9
          a< PUBREL 1
-         a> PUBREC 1
-         a< PUBREL 1
-         a!
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present; PUBREL 1
-         a> PUBREC 1; PUBCOMP 1
-         a< PUBREL 1
-         a!
-         a> CONNECT a v5 expiry=100
-         a< CONNACK 0 present",
+         a> PUBCOMP 1; PUBCOMP 1
+         a< PUBLISH t 3 q2 id=3
+         a> PUBREC 3 0x80
+         a< PUBLISH t 4 q1 id=4",
     );
-    let mut script = Script::v5();
-    script.publish(2, "t").unwrap();
-    script.sent();
-    script.receive(b"\x50\x02\0\x01\x50\x02\0\x01");
-    assert_eq!(script.sent(), b"\x62\x02\0\x01".repeat(2));
-    script.reconnect(RESUMED);
+    let mut script = Script::connected(options(Version::V5), b"\x20\x06\0\0\x03\x21\0\x01");
+    for topic in ["a", "b", "c"] {
+        script.publish(2, topic).unwrap();
+    }
+    script.publish(0, "d").unwrap();
+    assert_eq!(script.sent(), b"\x34\x07\0\x01a\0\x01\0x\x30\x05\0\x01d\0x");
+    script.receive(b"\x50\x02\0\x01\x40\x02\0\x01\x70\x02\0\x09");
     assert_eq!(script.sent(), b"\x62\x02\0\x01");
     script.receive(b"\x70\x02\0\x01");
-    script.reconnect(RESUMED);
-    assert!(script.sent().is_empty());
+    assert_eq!(script.sent(), b"\x34\x07\0\x01b\0\x02\0x");
+    script.receive(b"\x50\x03\0\x02\x97");
+    assert_eq!(script.sent(), b"\x34\x07\0\x01c\0\x03\0x");
 }
 
 #[test]
-fn mqtt5_4_3_3_7_what_was_sent_does_not_expire() {
+fn mqtt5_4_9_0_3_with_a_quota_of_zero_all_other_packets_go_on() {
     one().run(
-        "a> CONNECT a v5 expiry=1000 rm=1; SUBSCRIBE id=1 t:2
+        "a> CONNECT a v5 rm=1; SUBSCRIBE id=1 t:2
          a< CONNACK 0; SUBACK 1 2
-         p> CONNECT p v5; PUBLISH t 1 q2 id=7 exp=10; PUBLISH t 2 q2 id=8 exp=10
-         p< CONNACK 0; PUBREC 7; PUBREC 8
-         a< PUBLISH t 1 q2 id=1 exp=10
-         a!
-         +100s
-         a> CONNECT a v5 expiry=1000 rm=1
-         a< CONNACK 0 present; PUBLISH t 1 q2 id=1 dup exp=0
-         a> PUBREC 1
-         a< PUBREL 1
-         +100s
-         a> PUBCOMP 1",
+         p> CONNECT p v5; PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2
+         p< CONNACK 0; PUBREC 1; PUBACK 2
+         a< PUBLISH t 1 q2 id=1
+         a> PINGREQ; SUBSCRIBE id=2 u; PUBLISH u x q1 id=1; PUBLISH u x q2 id=2; PUBREL 2; UNSUBSCRIBE id=3 u; PUBREC 9; PUBREC 1
+         a< PINGRESP; SUBACK 2 0; PUBLISH u x; PUBACK 1; PUBLISH u x; PUBREC 2; PUBCOMP 2; UNSUBACK 3 0; PUBREL 9 0x92; PUBREL 1
+         a> DISCONNECT
+         a< CLOSED",
     );
-    let mut script = Script::v5();
-    let mut expiry = PropertiesBuf::default();
-    expiry.push(Property::MessageExpiryInterval(5));
-    let (qos, properties) = (QoS::ExactlyOnce, expiry.as_properties());
-    let request = PublishRequest { topic: "t", qos, properties, ..Default::default() };
-    let ticket = script.client.publish(script.now, &request).unwrap();
-    script.client.transport_down(script.now);
-    script.wait(50);
-    script.reconnect(RESUMED);
-    assert_eq!(script.sent(), b"\x3c\x0b\0\x01t\0\x01\x05\x02\0\0\0\0");
-    script.receive(b"\x50\x02\0\x01\x70\x02\0\x01");
-    assert_eq!(published(&script.events()), [(ticket, ReasonCode::Success)]);
-}
-
-#[test]
-fn mqtt5_4_3_3_8_qos_2_is_answered_by_a_pubrec_with_its_packet_identifier() {
-    for shards in [1, 3] {
-        Rig::new(shards, 0, quiet()).run(
-            "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 t:2
-             a< CONNACK 0; SUBACK 1 2
-             a!
-             p> CONNECT p v5; PUBLISH t 1 q2 id=65535; PUBLISH t 2 q2 id=1 dup; PUBLISH t 3 q2 id=258
-             p< CONNACK 0; PUBREC 65535; PUBREC 1; PUBREC 258
-             a> CONNECT a v5 expiry=100
-             a< CONNACK 0 present; PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q2 id=3",
-        );
-    }
-    let options = Options { acknowledge: Acknowledge::Manually, ..options(Version::V5) };
-    let mut script = Script::connected(options, b"\x20\x03\0\0\0");
-    script.receive(b"\x34\x06\0\x01a\xff\xff\0");
-    assert!(script.sent().is_empty(), "the application has not taken it");
-    let token = messages(script.events())[0].token.unwrap();
-    script.client.acknowledge(script.now, token);
-    assert_eq!(script.sent(), b"\x50\x02\xff\xff");
-}
-
-#[test]
-fn mqtt5_4_3_3_9_after_a_pubrec_with_an_error_the_packet_identifier_names_a_new_message() {
-    // The client sends no PUBREC with an error.
-    let mut rig = Rig::new(1, 0, Config { max_inflight_messages: 1, ..guarded() });
-    rig.run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t
-         a< CONNACK 0; SUBACK 1 0
-         p> CONNECT p v5; PUBLISH closed/t 1 q2 id=7; PUBLISH closed/t 2 q2 id=7 dup; PUBLISH t size=51 q2 id=7
-         p< CONNACK 0; PUBREC 7 0x87; PUBREC 7 0x87; PUBREC 7 0x83
-         p> PUBREL 7; PUBLISH t 3 q2 id=7 dup; PUBLISH t 3 q2 id=7 dup; PUBREL 7
-         p< PUBCOMP 7 0x92; PUBREC 7; PUBREC 7; PUBCOMP 7
-         a< PUBLISH t 3",
-    );
-}
-
-#[test]
-fn mqtt5_4_3_3_10_until_its_pubrel_a_packet_identifier_names_one_message_that_goes_on_once() {
-    one().run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t:2 #:1 $share/g/t:2
-         a< CONNACK 0; SUBACK 1 2 1 2
-         p> CONNECT p v5 expiry=100; PUBLISH t x q2 id=7; PUBLISH t x q2 id=7 dup; PUBLISH t other q2 id=7
-         p< CONNACK 0; PUBREC 7; PUBREC 7; PUBREC 7
-         a< PUBLISH t x q2 id=1; PUBLISH t x q2 id=2
-         p!
-         p> CONNECT p v5 expiry=100; PUBLISH t x q2 id=7 dup; PUBLISH t y q2 id=8
-         p< CONNACK 0 present; PUBREC 7; PUBREC 8
-         a< PUBLISH t y q2 id=3; PUBLISH t y q2 id=4
-         q> CONNECT p v5 expiry=100; PUBLISH t x q2 id=7 dup; PUBLISH t y q2 id=8 dup
-         q< CONNACK 0 present; PUBREC 7; PUBREC 8
-         p< DISCONNECT 0x8e; CLOSED",
-    );
-    let mut script = Script::v5();
-    script.receive(b"\x34\x07\0\x01a\0\x07\0x\x3c\x07\0\x01a\0\x07\0x\x34\x07\0\x01a\0\x07\0y");
-    assert_eq!(script.sent(), b"\x50\x02\0\x07".repeat(3));
-    assert_eq!(messages(script.events()).len(), 1);
-    script.reconnect(RESUMED);
-    script.receive(b"\x3c\x07\0\x01a\0\x07\0x");
-    assert_eq!(script.sent(), b"\x50\x02\0\x07");
-    assert!(messages(script.events()).is_empty());
-}
-
-#[test]
-fn mqtt5_4_3_3_11_each_pubrel_is_answered_by_a_pubcomp_with_its_packet_identifier() {
-    one().run(
-        "p> CONNECT p v5 expiry=100; PUBLISH t x q2 id=7; PUBLISH t x q2 id=65535; PUBREL 65535; PUBREL 7
-         p< CONNACK 0; PUBREC 7 0x10; PUBREC 65535 0x10; PUBCOMP 65535; PUBCOMP 7
-         p!
-         p> CONNECT p v5 expiry=100; PUBREL 7
-         p< CONNACK 0 present; PUBCOMP 7 0x92",
-    );
-    let mut script = Script::v5();
-    script.receive(b"\x34\x07\0\x01a\0\x07\0x\x34\x07\0\x01a\xff\xff\0x");
+    let mut script = Script::connected(options(Version::V5), b"\x20\x06\0\0\x03\x21\0\x01");
+    script.publish(2, "a").unwrap();
+    script.publish(2, "b").unwrap();
     script.sent();
-    script.receive(b"\x62\x02\xff\xff\x62\x02\0\x07\x62\x02\0\x07");
-    assert_eq!(script.sent(), b"\x70\x02\xff\xff\x70\x02\0\x07\x70\x03\0\x07\x92");
-}
-
-#[test]
-fn mqtt5_4_3_3_12_after_pubcomp_the_packet_identifier_names_a_new_message_dup_or_not() {
-    one().run(
-        "a> CONNECT a v5; SUBSCRIBE id=1 t
-         a< CONNACK 0; SUBACK 1 0
-         p> CONNECT p v5; PUBLISH t x q2 id=7; PUBREL 7; PUBLISH t x q2 id=7; PUBREL 7; PUBLISH t x q2 id=7 dup
-         p< CONNACK 0; PUBREC 7; PUBCOMP 7; PUBREC 7; PUBCOMP 7; PUBREC 7
-         a< PUBLISH t x; PUBLISH t x; PUBLISH t x",
-    );
-    let mut script = Script::v5();
-    script.receive(b"\x34\x07\0\x01a\0\x07\0x\x62\x02\0\x07\x3c\x07\0\x01a\0\x07\0x");
-    assert_eq!(messages(script.events()).len(), 2);
-}
-
-#[test]
-fn mqtt5_4_3_3_13_expiry_does_not_end_the_exchange_of_acknowledgements() {
-    // Of a message that nobody got in time, too.
-    one().run(
-        "a> CONNECT a v5 expiry=1000; SUBSCRIBE id=1 t:2
-         a< CONNACK 0; SUBACK 1 2
-         a!
-         p> CONNECT p v5; PUBLISH t x q2 id=7 exp=1; PUBLISH t y q2 id=8 exp=0
-         p< CONNACK 0; PUBREC 7; PUBREC 8
-         +100s
-         p> PUBLISH t x q2 id=7 exp=1 dup; PUBREL 7; PUBREL 8
-         p< PUBREC 7; PUBCOMP 7; PUBCOMP 8
-         a> CONNECT a v5 expiry=1000
-         a< CONNACK 0 present",
-    );
-    let options = Options { keep_alive_s: 0, ..options(Version::V5) };
-    let mut script = Script::connected(options, b"\x20\x03\0\0\0");
-    // Message Expiry Interval 1.
-    script.receive(b"\x34\x0b\0\x01a\0\x07\x05\x02\0\0\0\x01");
-    script.wait(100);
-    script.receive(b"\x3c\x0b\0\x01a\0\x07\x05\x02\0\0\0\0\x62\x02\0\x07");
-    assert_eq!(script.sent(), b"\x50\x02\0\x07\x50\x02\0\x07\x70\x02\0\x07");
+    script.receive(b"\x32\x06\0\x01a\0\x01\0\x34\x06\0\x01a\0\x02\0\x62\x02\0\x02\x50\x02\0\x01");
+    assert_eq!(script.sent(), b"\x40\x02\0\x01\x50\x02\0\x02\x70\x02\0\x02\x62\x02\0\x01");
+    script.client.subscribe(script.now, &[("t", SubscribeOptions::default())], Properties::EMPTY).unwrap();
+    script.client.unsubscribe(script.now, &["t"], Properties::EMPTY).unwrap();
+    assert_eq!(script.sent(), b"\x82\x07\0\x02\0\0\x01t\0\xa2\x06\0\x03\0\0\x01t");
+    script.wait(60);
+    assert_eq!(script.sent(), b"\xc0\0");
+    script.client.disconnect(script.now, ReasonCode::Success, Properties::EMPTY).unwrap();
+    assert_eq!(script.sent(), b"\xe0\0");
 }
