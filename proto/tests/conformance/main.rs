@@ -10,6 +10,8 @@ mod common;
 mod v5_acks;
 mod v5_delivery;
 mod v5_disconnect;
+mod v5_errors;
 mod v5_packets;
 mod v5_qos;
 mod v5_subscribe;
+mod v5_topics;
