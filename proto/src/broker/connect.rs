@@ -281,6 +281,7 @@ impl Shard {
         conn.session = index;
         conn.phase = Phase::Running;
         conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s);
+        // [MQTT-4.9.0-1]
         conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
         conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));
         conn.link.received_at = self.now;

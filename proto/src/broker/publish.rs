@@ -267,6 +267,7 @@ impl Shard {
             }
             self.build_route(&mut route, publication.topic, session);
         }
+        // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
             self.sessions[session].incoming.begin(packet_id);
             if let Some(conn) = self.conn(id) {
@@ -297,7 +298,7 @@ impl Shard {
         }
     }
 
-    /// Acknowledges a PUBLISH, in order, when `gate` opens.
+    /// Acknowledges a PUBLISH, in order, when `gate` opens [MQTT-4.3.2-4] [MQTT-4.3.3-8].
     fn acknowledge(
         &mut self,
         id: ConnId,
@@ -577,8 +578,8 @@ impl Shard {
         conn.mark_dirty(id, dirty);
     }
 
-    /// Queues a QoS 1 or 2 message for a session and sends what its window allows. A session that is full
-    /// drops it.
+    /// Queues a QoS 1 or 2 message for a session, connected or not, and sends what its window allows
+    /// [MQTT-4.5.0-1]. A session that is full drops it.
     pub(super) fn enqueue(&mut self, index: u32, delivery: Delivery) {
         let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
         let Some(session) = self.sessions.get_mut(index) else { return };
@@ -622,7 +623,7 @@ impl Shard {
                 self.pump(index);
                 return Flow::Continue;
             }
-            // [MQTT-4.3.3-8]: a PUBREL answers every PUBREC; 5.0 says that nothing is known of it.
+            // [MQTT-4.3.3-4]: a PUBREL answers every PUBREC; 5.0 says that nothing is known of it.
             Acked::Unknown if ack.reason.is_error() => return Flow::Continue,
             Acked::Unknown => ReasonCode::PacketIdentifierNotFound,
         };
@@ -631,6 +632,7 @@ impl Shard {
 
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let known = self.sessions[index].incoming.release(ack.packet_id);
         if known && let Some(conn) = self.conn(id) {
             conn.link.unreleased = conn.link.unreleased.saturating_sub(1);

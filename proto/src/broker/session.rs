@@ -147,6 +147,7 @@ impl Shard {
             let at = session.expires_at.min(session.will_at);
             return timers.arm(&mut session.armed, at, Timer::Session(index));
         }
+        // [MQTT-4.1.0-2]
         info!("Session of client {} expired.", session.client_id.escape_debug());
         self.counters.clients_expired += 1;
         self.end_session(index);

@@ -193,7 +193,7 @@ impl Client {
         })
     }
 
-    /// Sends PUBACK or PUBREC, or lets it wait for the application: then there is a token.
+    /// Sends PUBACK or PUBREC [MQTT-4.5.0-2], or lets it wait for the application: then there is a token.
     fn acknowledge_publish(
         &mut self,
         now: Instant,
@@ -230,6 +230,7 @@ impl Client {
     }
 
     fn on_pubrel(&mut self, now: Instant, ack: &Ack<'_>) {
+        // [MQTT-4.3.3-11]
         let known = self.incoming.release(ack.packet_id);
         self.held.retain(|&(id, _)| id != ack.packet_id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
