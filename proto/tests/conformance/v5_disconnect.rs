@@ -1,11 +1,11 @@
 //! MQTT 5.0, 3.12 to 3.14: PINGREQ, PINGRESP, DISCONNECT.
 
-use crate::common::script::{Script, options};
+use crate::common::script::{Script, messages, options};
 use crate::common::{Rig, one, quiet};
 use crate::v5_acks::{answers, refusal};
 use crate::v5_packets::refused;
 use hikyaku_proto::broker::{Authentication, Config, Listener, Verdict};
-use hikyaku_proto::client::{By, Options, SendError};
+use hikyaku_proto::client::{Acknowledge, By, Options, SendError};
 use hikyaku_proto::codec::{Properties, PropertiesBuf, Property, ReasonCode, Version};
 
 /// The DISCONNECT Reason Codes; 0x8c is listed in 2.4 only.
@@ -184,12 +184,16 @@ fn mqtt5_3_14_4_1_after_disconnect_nothing_is_sent() {
          b> CONNECT b clean v5; DISCONNECT 0x04; PUBLISH t 4; PINGREQ
          b< CONNACK 0; CLOSED",
     );
-    let mut script = Script::v5();
+    let options = Options { acknowledge: Acknowledge::Manually, ..options(Version::V5) };
+    let mut script = Script::connected(options, b"\x20\x03\0\0\0");
+    script.receive(b"\x32\x06\0\x01a\0\x09\0");
+    let token = messages(script.events())[0].token.unwrap();
     script.publish(1, "t").unwrap();
     script.sent();
     script.client.disconnect(script.now, ReasonCode::Success, Properties::EMPTY).unwrap();
     assert_eq!(script.publish(0, "t"), Err(SendError::NotConnected));
     script.publish(1, "t").unwrap();
+    script.client.acknowledge(script.now, token);
     script.receive(b"\x40\x02\0\x01\x32\x07\0\x01a\0\x01\0x\x62\x02\0\x01");
     script.client.disconnect(script.now, ReasonCode::Success, Properties::EMPTY).unwrap();
     script.wait(1);

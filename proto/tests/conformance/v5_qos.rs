@@ -307,13 +307,13 @@ fn mqtt5_4_3_3_4_each_pubrec_without_an_error_is_answered_by_a_pubrel_with_its_p
          p> CONNECT p v5; PUBLISH t 1 q2 id=7; PUBLISH t 2 q2 id=8; PUBLISH t 3 q2 id=9
          p< CONNACK 0; PUBREC 7; PUBREC 8; PUBREC 9
          a< PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2; PUBLISH t 3 q2 id=3
-         a> PUBREC 2; PUBREC 1 0x10; PUBREC 3 0x80; PUBREC 1
+         a> PUBREC 2; PUBREC 1 0x10; PUBREC 3 0x80; PUBREC 9 0x80; PUBREC 1
          a< PUBREL 2; PUBREL 1; PUBREL 1",
     );
     let mut script = Script::v5();
     let tickets = [0; 3].map(|_| script.publish(2, "t").unwrap());
     script.sent();
-    script.receive(b"\x50\x02\0\x02\x50\x03\0\x01\x10\x50\x03\0\x03\x80");
+    script.receive(b"\x50\x02\0\x02\x50\x03\0\x01\x10\x50\x03\0\x03\x80\x50\x03\0\x09\x80");
     assert_eq!(script.sent(), b"\x62\x02\0\x02\x62\x02\0\x01");
     assert_eq!(published(&script.events()), [(tickets[2], ReasonCode::UnspecifiedError)]);
 }
