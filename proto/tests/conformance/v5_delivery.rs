@@ -2,6 +2,7 @@
 
 use crate::common::script::{Script, messages, options, published};
 use crate::common::{Rig, one, quiet};
+use crate::v5_acks::AWAY;
 use crate::v5_qos::RESUMED;
 use hikyaku_proto::broker::Config;
 use hikyaku_proto::client::{Acknowledge, Options};
@@ -364,14 +365,16 @@ fn mqtt5_4_9_0_2_each_publish_with_qos_takes_from_the_quota_and_none_is_sent_bey
 
 #[test]
 fn mqtt5_4_9_0_3_with_a_quota_of_zero_all_other_packets_go_on() {
-    one().run(
+    one().run(AWAY).run(
         "a> CONNECT a v5 rm=1; SUBSCRIBE id=1 t:2
          a< CONNACK 0; SUBACK 1 2
          p> CONNECT p v5; PUBLISH t 1 q2 id=1; PUBLISH t 2 q1 id=2
          p< CONNACK 0; PUBREC 1; PUBACK 2
          a< PUBLISH t 1 q2 id=1
-         a> PINGREQ; SUBSCRIBE id=2 u; PUBLISH u x q1 id=1; PUBLISH u x q2 id=2; PUBREL 2; UNSUBSCRIBE id=3 u; PUBREC 9; PUBREC 1
-         a< PINGRESP; SUBACK 2 0; PUBLISH u x; PUBACK 1; PUBLISH u x; PUBREC 2; PUBCOMP 2; UNSUBACK 3 0; PUBREL 9 0x92; PUBREL 1
+         a> PINGREQ; SUBSCRIBE id=2 u; PUBLISH v x q1 id=1; PUBLISH v x q2 id=2; PUBREL 2; UNSUBSCRIBE id=3 u; PUBREC 1
+         a< PINGRESP; SUBACK 2 0; PUBACK 1; PUBREC 2; PUBCOMP 2; UNSUBACK 3 0; PUBREL 1
+         p> PUBLISH t 3
+         a< PUBLISH t 3
          a> DISCONNECT
          a< CLOSED",
     );
