@@ -16,14 +16,13 @@ fn mqtt5_4_13_1_1_an_error_with_a_reason_code_closes_the_connection() {
     for (packet, reason) in [
         // Malformed Packet: flags, strings, lengths.
         ("RAW 36 06 00 01 74 00 01 00", "0x81"),
-        ("RAW c1 00", "0x81"),
-        ("RAW 00 00", "0x81"),
-        ("RAW 30 80 80 80 80 01", "0x81"),
+        ("RAW 60 02 00 01", "0x81"),
+        ("RAW 82 07 00 01 00 00 05 74 00", "0x81"),
         ("RAW 30 05 00 05 74 00 00", "0x81"),
         ("RAW 30 06 00 01 74 7f 00 00", "0x81"),
         // Protocol Error: packets that come too late or from the wrong side, properties twice, what must not be 0.
         ("RAW 10 0e 00 04 4d 51 54 54 05 02 00 00 00 00 01 61", "0x82"),
-        ("RAW d0 00", "0x82"),
+        ("RAW 20 03 00 00 00", "0x82"),
         ("RAW 30 09 00 01 74 05 01 00 01 00 78", "0x82"),
         ("RAW 32 07 00 01 74 00 00 00 78", "0x82"),
         ("RAW 82 09 00 01 02 0b 00 00 01 74 00", "0x82"),
