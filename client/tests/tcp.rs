@@ -43,7 +43,7 @@ fn messages_go_both_ways_in_all_versions() {
 }
 
 #[test]
-fn large_messages_and_many_small_ones_arrive_in_order() {
+fn mqtt5_4_2_1_over_tcp_the_client_sends_and_gets_large_and_small_messages_in_order() {
     let broker = Broker::start();
     let client = Client::connect(broker.addr, options(Version::V5, "large")).unwrap();
     let all = client.subscribe("#", QoS::AtLeastOnce).unwrap();

@@ -287,6 +287,35 @@ fn steps_are_counted() {
     }
 }
 
+/// The bytes of an AUTH of the broker, to a client with this limit and this Request Problem Information: method and data.
+fn method_and_data_alone(most: u32, rpi: u8) {
+    let mut rig = asking();
+    rig.run(&format!("a> CONNECT a clean v5 method=M mps={most} rpi={rpi}\n a<"));
+    rig.authenticated("a", go_on("2"));
+    assert_eq!(rig.pipe("a").down, b"\xf0\x0a\x18\x08\x15\0\x01M\x16\0\x012");
+}
+
+#[test]
+fn mqtt5_3_15_2_2_the_broker_sends_no_reason_string_whatever_fits() {
+    for most in [12, 40, 1_000_000] {
+        method_and_data_alone(most, 1);
+    }
+}
+
+#[test]
+fn mqtt5_3_15_2_3_the_broker_sends_no_user_properties_whatever_fits() {
+    for rpi in [0, 1] {
+        method_and_data_alone(1_000_000, rpi);
+    }
+    // Nor does the client.
+    let mut script = Script::new(with_method());
+    script.sent();
+    script.receive(b"\xf0\x0a\x18\x08\x15\0\x01M\x16\0\x01s");
+    let now = script.now;
+    script.client.authenticate(now, b"2").unwrap();
+    assert_eq!(script.sent(), b"\xf0\x0a\x18\x08\x15\0\x01M\x16\0\x012");
+}
+
 #[test]
 fn a_step_larger_than_the_client_takes_ends_it() {
     let long = "x".repeat(100);

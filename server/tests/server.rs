@@ -156,7 +156,7 @@ fn who_reads_no_answers_is_not_read_and_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn many_small_messages_arrive_in_order() {
+fn mqtt5_4_2_1_over_tcp_the_broker_gets_many_small_messages_to_their_reader_in_order() {
     let (_server, address) = start(2);
     for id in ids("order").take(4) {
         let mut hearer = Peer::connect(address, &id);

@@ -122,7 +122,29 @@ fn connected(to: SocketAddr, id: &str) -> Peer {
 }
 
 #[test]
-fn packets_may_be_cut_and_joined_across_frames() {
+fn mqtt5_6_0_0_1_the_broker_closes_at_a_text_frame_and_sends_binary_ones() {
+    let (_server, address) = start_open(2);
+    let mut watcher = connected(address, "watcher");
+    watcher.send(&binary(&subscribe("t")));
+    expect(&mut watcher, &[0x90, 3, 0, 1, 0]);
+    let message = publish("t", b"x");
+    // A text frame, and one that others follow. They hold MQTT, which counts for nothing.
+    for first in [0x81, 0x01] {
+        let mut peer = connected(address, "texts");
+        peer.send(&[frame(first, &message), binary(&message)].concat());
+        // 1003: data of a kind that is not taken.
+        peer.expect_end(&[0x88, 2, 3, 0xEB]);
+        let mut peer = open(address);
+        peer.send(&frame(first, &connect("texts")));
+        peer.expect_end(&[0x88, 2, 3, 0xEB]);
+    }
+    let mut peer = connected(address, "binary");
+    peer.send(&binary(&message));
+    assert_eq!(next_frame(&mut watcher), (0x82, message));
+}
+
+#[test]
+fn mqtt5_6_0_0_2_the_broker_takes_packets_cut_and_joined_across_frames() {
     let (_server, address) = start_open(2);
     for id in ["a", "b", "c", "d", "e", "f"] {
         let mut peer = open(address);
@@ -140,6 +162,21 @@ fn packets_may_be_cut_and_joined_across_frames() {
         peer.send(&binary(&[0xC0, 0, 0xC0, 0, 0xC0]));
         peer.send(&binary(&[0]));
         expect(&mut peer, &[0xD0, 0, 0xD0, 0, 0xD0, 0]);
+    }
+}
+
+#[test]
+fn mqtt5_6_0_0_4_the_broker_selects_mqtt_and_nothing_that_was_not_offered() {
+    let (_server, address) = start_open(1);
+    for offered in ["mqtt", "mqttv3.1, mqtt", "chat,mqtt,mqttv3.1", "chat\r\nSec-WebSocket-Protocol: mqtt"] {
+        let (_peer, head) = ask(address, &request(&format!("Sec-WebSocket-Protocol: {offered}\r\n")));
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        assert_eq!(head.matches("Sec-WebSocket-Protocol").count(), 1, "{head}");
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: mqtt\r\n"), "{head}");
+    }
+    for offered in ["", "Sec-WebSocket-Protocol: chat\r\n"] {
+        let (_peer, head) = ask(address, &request(offered));
+        assert!(!head.contains("Sec-WebSocket-Protocol"), "{head}");
     }
 }
 

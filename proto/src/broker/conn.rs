@@ -418,6 +418,7 @@ impl Shard {
             self.put(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::default() }));
         }
         let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::take) else { return };
+        // With these bytes it ends, whether or not they can be sent [MQTT-3.14.4-2] [MQTT-4.13.2-1].
         if !matches!(cause, Cause::Transport) {
             self.outputs.push_back(Output::Close { conn: id, last: conn.link.outbox });
         }

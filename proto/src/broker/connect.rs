@@ -311,6 +311,7 @@ impl Shard {
         conn.session = index;
         conn.phase = Phase::Running;
         conn.link.keep_alive_s = server_keep_alive.unwrap_or(request.keep_alive_s); // [MQTT-3.2.2-22]
+        // [MQTT-4.9.0-1]
         conn.link.send_window = request.receive_maximum.min(config.max_inflight_messages.max(1));
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));

@@ -279,6 +279,7 @@ impl Shard {
             }
             self.build_route(&mut route, publication.topic, session);
         }
+        // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
             self.sessions[session].incoming.begin(packet_id);
             if let Some(conn) = self.conn(id) {
@@ -317,7 +318,7 @@ impl Shard {
         }
     }
 
-    /// Acknowledges a PUBLISH, in order, when `gate` opens.
+    /// Acknowledges a PUBLISH, in order, when `gate` opens [MQTT-4.3.2-4] [MQTT-4.3.3-8].
     fn acknowledge(
         &mut self,
         id: ConnId,
@@ -347,18 +348,23 @@ impl Shard {
         Flow::Continue
     }
 
-    /// Publishes what no connection brought: a will, a report.
+    /// Publishes what no client brought: a report.
     pub(super) fn publish_from_within(&mut self, message: &Message) {
-        self.publish_within(message.as_publication());
+        self.publish_within(message.as_publication(), NO_SESSION);
     }
 
-    pub(super) fn publish_within(&mut self, mut publication: Publication<'_>) {
+    /// As [`Shard::publish_from_within`], for a session: with No Local it does not get its own will.
+    pub(super) fn publish_within(&mut self, mut publication: Publication<'_>, publisher: u32) {
         publication.id = self.next_message_id();
         let mut route = self.route.take().unwrap_or_default();
-        self.build_route(&mut route, publication.topic, NO_SESSION);
+        self.build_route(&mut route, publication.topic, publisher);
         let mut kept = None;
         self.send_elsewhere(&publication, &route, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
+        // Others may publish to the topic next.
+        if publisher != NO_SESSION {
+            self.route = None;
+        }
     }
 
     /// Delivers what another shard sent to this one's subscribers and groups. True if it is done.
@@ -596,8 +602,8 @@ impl Shard {
         conn.mark_dirty(id, dirty);
     }
 
-    /// Queues a QoS 1 or 2 message for a session and sends what its window allows. A session that is full
-    /// drops it.
+    /// Queues a QoS 1 or 2 message for a session, connected or not, and sends what its window allows
+    /// [MQTT-4.5.0-1]. A session that is full drops it.
     pub(super) fn enqueue(&mut self, index: u32, delivery: Delivery) {
         let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
         let Some(session) = self.sessions.get_mut(index) else { return };
@@ -650,6 +656,7 @@ impl Shard {
 
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
+        // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let known = self.sessions[index].incoming.release(ack.packet_id);
         if known && let Some(conn) = self.conn(id) {
             conn.link.unreleased = conn.link.unreleased.saturating_sub(1);

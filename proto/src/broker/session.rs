@@ -148,6 +148,7 @@ impl Shard {
             let at = session.expires_at.min(session.will_at);
             return timers.arm(&mut session.armed, at, Timer::Session(index));
         }
+        // [MQTT-4.1.0-2]
         info!("Session of client {} expired.", session.client_id.escape_debug());
         self.counters.clients_expired += 1;
         self.end_session(index);
@@ -177,7 +178,7 @@ impl Shard {
                 // Until now it was a span: it counts from here.
                 publication.expires_at = self.now + publication.expires_at.since(Instant::ZERO);
             }
-            self.publish_within(publication);
+            self.publish_within(publication, index);
         }
     }
 

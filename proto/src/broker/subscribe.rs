@@ -79,6 +79,7 @@ impl Shard {
             }
         }
         let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
+        // [MQTT-3.8.4-5]: one after the other, with one code each [MQTT-3.8.4-6] in one SUBACK.
         for (filter, mut options) in subscribe.filters() {
             options.qos = options.qos.min(max_qos); // [MQTT-3.2.2-10]
             let Ok(filter) = TopicFilter::parse(filter) else { continue };
@@ -89,7 +90,7 @@ impl Shard {
                 Some(_) => 0x80,
                 None => {
                     self.apply(index, filter, options, subscription_id, ticket, &mut waiting);
-                    options.qos as u8
+                    options.qos as u8 // [MQTT-3.8.4-7]
                 }
             };
             waiting.codes.push(code);
@@ -171,6 +172,7 @@ impl Shard {
             retain_as_published: options.retain_as_published,
             id,
         };
+        // [MQTT-3.8.4-3]
         let replaced = self.subscriptions.insert(filter.filter(), session_subscriber(index), value).is_some();
         if !replaced {
             for change in self.interest.count(filter.filter(), true).into_iter().flatten() {
@@ -178,7 +180,7 @@ impl Shard {
             }
         }
         let replay = match options.retain_handling {
-            RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9]
+            RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9] [MQTT-3.8.4-4]
             RetainHandling::SendIfNew => !replaced,  // [MQTT-3.3.1-10]
             RetainHandling::DoNotSend => false,      // [MQTT-3.3.1-11]
         };
@@ -240,7 +242,7 @@ impl Shard {
     fn finish_subscribe(&mut self, waiting: Waiting) {
         let id = waiting.conn;
         if self.conn(id).is_some() {
-            // [MQTT-3.8.4-1]
+            // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
             let (packet_id, properties) = (waiting.packet_id, Properties::default());
             if !self.put(id, &Packet::SubAck(SubAck { packet_id, properties, codes: &waiting.codes })) {
                 self.fail(id, ReasonCode::PacketTooLarge, "the SUBACK is larger than the client takes");
@@ -282,6 +284,7 @@ impl Shard {
             let code = if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code as u8);
         }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5]
         let unsuback =
             UnsubAck { packet_id: unsubscribe.packet_id, properties: Properties::default(), codes: &codes };
         if !self.put(id, &Packet::UnsubAck(unsuback)) {

@@ -167,6 +167,7 @@ impl Client {
         self.server = server;
         // [MQTT-3.1.2-21]
         self.link.keep_alive_s = properties.server_keep_alive().unwrap_or(self.options.keep_alive_s);
+        // [MQTT-4.9.0-1]
         self.link.send_window = server.receive_maximum.min(self.options.max_inflight);
         self.link.peer_max_packet = server.max_packet_size;
         // [MQTT-3.2.2-17], [MQTT-3.2.2-18]

@@ -104,6 +104,13 @@ impl Client {
             Packet::UnsubAck(unsuback) => self.on_unsuback(&unsuback)?,
             Packet::PingResp => self.pinged_at = None,
             Packet::Disconnect(disconnect) if self.options.version.is_v5() => {
+                // [MQTT-3.14.2-2]
+                if disconnect.properties.session_expiry_interval().is_some() {
+                    return Err(DecodeError::protocol(
+                        "a server's DISCONNECT with a session expiry",
+                        "MQTT-3.14.2-2",
+                    ));
+                }
                 self.close(now, By::Peer(disconnect.reason), kept(disconnect.properties));
             }
             // [MQTT-3.2.0-2]
@@ -189,7 +196,7 @@ impl Client {
         })
     }
 
-    /// Sends PUBACK or PUBREC, or lets it wait for the application: then there is a token.
+    /// Sends PUBACK or PUBREC [MQTT-4.5.0-2], or lets it wait for the application: then there is a token.
     fn acknowledge_publish(
         &mut self,
         now: Instant,
@@ -226,6 +233,7 @@ impl Client {
     }
 
     fn on_pubrel(&mut self, now: Instant, ack: &Ack<'_>) {
+        // [MQTT-4.3.3-11]
         let known = self.incoming.release(ack.packet_id);
         self.held.retain(|&(id, _)| id != ack.packet_id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };

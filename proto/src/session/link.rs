@@ -163,7 +163,8 @@ impl Link {
         Ok(Sent::Yes)
     }
 
-    /// Encodes a PUBACK, PUBREC, PUBREL or PUBCOMP without properties.
+    /// Encodes a PUBACK, PUBREC, PUBREL or PUBCOMP, without the properties that could make it too large
+    /// [MQTT-3.4.2-2] [MQTT-3.4.2-3].
     pub fn put_ack(&mut self, pool: &mut Pool, kind: PacketType, packet_id: u16, reason: ReasonCode) {
         let first = match kind {
             PacketType::PubRel => 0x62,

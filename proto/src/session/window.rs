@@ -173,7 +173,8 @@ impl Outgoing {
     }
 
     /// What to send next, if `window` (the peer's Receive Maximum) allows more. A queued message that
-    /// expired is dropped instead; `expired` is called for it. One that was sent before never expires.
+    /// expired is dropped instead; `expired` is called for it. One that was sent before never expires
+    /// [MQTT-4.3.3-7].
     pub fn next(
         &mut self,
         window: u16,
@@ -182,7 +183,7 @@ impl Outgoing {
     ) -> Option<ToSend<'_>> {
         while let Some(entry) = self.in_flight.get(self.sent) {
             if entry.stage != Stage::Done {
-                // [MQTT-3.3.4-9]
+                // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
                 if self.on_wire >= usize::from(window) {
                     return None;
                 }
@@ -308,7 +309,7 @@ impl Outgoing {
         delivery
     }
 
-    /// A PUBACK came.
+    /// A PUBACK came: the message is done, whatever it says [MQTT-4.3.2-3] [MQTT-4.4.0-2].
     pub fn on_puback(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].qos == QoS::AtLeastOnce => Acked::Done(self.finish(at)),
@@ -317,7 +318,7 @@ impl Outgoing {
         }
     }
 
-    /// A PUBREC came. With an error the message is done [MQTT-4.3.3-9].
+    /// A PUBREC came. With an error the message is done [MQTT-4.4.0-2] [MQTT-4.8.2-6].
     pub fn on_pubrec(&mut self, packet_id: u16, reason: ReasonCode) -> Acked {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].qos == QoS::ExactlyOnce => {
@@ -326,7 +327,7 @@ impl Outgoing {
                 }
                 let entry = &mut self.in_flight[at];
                 entry.stage = Stage::Released;
-                entry.delivery = None;
+                entry.delivery = None; // [MQTT-4.3.3-6]
                 Acked::Release
             }
             Some(_) => Acked::Wrong,
@@ -334,7 +335,7 @@ impl Outgoing {
         }
     }
 
-    /// A PUBCOMP came.
+    /// A PUBCOMP came: until then it is PUBREL that is sent again [MQTT-4.3.3-5].
     pub fn on_pubcomp(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].stage == Stage::Released => Acked::Done(self.finish(at)),

@@ -379,10 +379,10 @@ fn mqtt5_3_3_2_13_a_response_topic_that_is_no_utf8_is_malformed() {
 #[test]
 fn mqtt5_3_3_2_14_a_response_topic_has_no_wildcards() {
     for topic in ["2b 61 61", "61 2f 23", "61 2b 61"] {
-        refused(&format!("30 0a 00 01 74 06 08 00 03 {topic}"), "0x81");
+        refused(&format!("30 0a 00 01 74 06 08 00 03 {topic}"), "0x82");
     }
-    one().run("a> CONNECT a v5 will=w,x,rt=a/+\n a< CONNACK 0x81; CLOSED");
-    client_refuses(b"\x30\x08\0\x01t\x04\x08\0\x01#", ReasonCode::MalformedPacket);
+    one().run("a> CONNECT a v5 will=w,x,rt=a/+\n a< CONNACK 0x82; CLOSED");
+    client_refuses(b"\x30\x08\0\x01t\x04\x08\0\x01#", ReasonCode::ProtocolError);
     the_client_refuses(Property::ResponseTopic("a/#"));
     the_client_refuses(Property::ResponseTopic("+"));
 }

@@ -23,7 +23,7 @@ pub(super) enum Answer {
     Page(Vec<u8>, Option<Box<str>>),
 }
 
-/// The subprotocols that are taken, by their names in Sec-WebSocket-Protocol.
+/// The subprotocols that are taken, by their names in Sec-WebSocket-Protocol, the best first.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 const HEADERS_MAX: usize = 64;
 
@@ -150,11 +150,12 @@ fn upgrade(key: &str, subprotocol: Option<&str>) -> Vec<u8> {
     response.into_bytes()
 }
 
-/// The first subprotocol offered that is taken. Small clients offer none, or what they please, and
+/// The best subprotocol offered: `mqtt` wherever it is. Small clients offer none, or what they please, and
 /// then speak MQTT: they are let in, and told of none.
-fn subprotocol<'a>(headers: &'a [Header<'_>]) -> Option<&'a str> {
+fn subprotocol(headers: &[Header<'_>]) -> Option<&'static str> {
     // [MQTT-6.0.0-3] [MQTT-6.0.0-4]
-    tokens(headers, "sec-websocket-protocol").find(|offered| SUBPROTOCOLS.contains(offered))
+    let offers = |name| tokens(headers, "sec-websocket-protocol").any(|offered| offered == name);
+    SUBPROTOCOLS.into_iter().find(|name| offers(*name))
 }
 
 /// Whether pages of this origin may connect. Who is no browser names none.
@@ -261,8 +262,7 @@ mod tests {
         assert!(none.starts_with("HTTP/1.1 101 "), "{none}");
         assert!(none.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{none}");
         assert!(!none.contains("Protocol:"), "{none}");
-        for (offered, taken) in
-            [("mqtt", "mqtt"), ("chat, mqttv3.1", "mqttv3.1"), ("mqttv3.1,mqtt", "mqttv3.1")]
+        for (offered, taken) in [("mqtt", "mqtt"), ("chat, mqttv3.1", "mqttv3.1"), ("mqttv3.1,mqtt", "mqtt")]
         {
             let answer = ask_with(&format!("Sec-WebSocket-Protocol: {offered}\r\n"));
             assert!(answer.contains(&format!("Sec-WebSocket-Protocol: {taken}\r\n")), "{answer}");
