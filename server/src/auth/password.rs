@@ -359,6 +359,8 @@ impl Hash {
     }
 
     fn compute(&self, password: &[u8]) -> Box<[u8]> {
+        #[cfg(test)]
+        tests::COMPUTED.with_borrow_mut(|computed| computed.push(self.effort()));
         let mut out = vec![0; self.hash.len()];
         match self.kind {
             Kind::Sha512 => {
@@ -459,6 +461,12 @@ fn warn_if_readable_by_all(path: &Path, problems: &mut Vec<Problem>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        /// The efforts of the hashes that this thread has computed.
+        pub(super) static COMPUTED: RefCell<Vec<(u8, [u32; 4])>> = const { RefCell::new(Vec::new()) };
+    }
 
     /// Made by mosquitto_passwd 2.0.11, which knows no Argon2: that line is a vector of the reference
     /// implementation.
@@ -538,6 +546,27 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         let moved = (0..10_000).filter(|&i| kind(&file, i) != kind(&more, i)).count();
         assert!(moved < 1_000, "{moved}");
         assert!(matches!(read("").0.unwrap().dummies.of("x").kind, Kind::Pbkdf2(_)));
+    }
+
+    #[test]
+    fn every_question_computes_one_hash_of_the_users_kind() {
+        let hash = |iterations| Hash::create(Scheme::Pbkdf2 { iterations }, b"x").unwrap();
+        let iterations = NonZeroU32::new(7).unwrap();
+        let file = read(&format!("ann:{}\nbob:{}\n", hash(iterations), hash(iterations))).0.unwrap();
+        for (name, password, welcome) in [
+            ("ann", Some("x"), true),
+            ("ann", Some("y"), false),
+            ("ann", Some(""), false),
+            ("ann", None, false),
+            ("eve", Some("x"), false),
+            ("eve", Some(""), false),
+            ("eve", None, false),
+            ("", Some("x"), false),
+        ] {
+            COMPUTED.take();
+            assert_eq!(file.verify(name, password.map(str::as_bytes)), welcome, "{name} {password:?}");
+            assert_eq!(COMPUTED.take(), [(1, [7, 0, 0, 0])], "{name} {password:?}");
+        }
     }
 
     #[test]

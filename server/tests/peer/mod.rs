@@ -64,6 +64,14 @@ impl Peer {
         packet
     }
 
+    /// Whether nothing has come that is not read yet.
+    pub fn hears_nothing(&mut self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).unwrap();
+        peeked.is_err_and(|e| e.kind() == ErrorKind::WouldBlock)
+    }
+
     /// The broker has to close, after these bytes.
     pub fn expect_end(&mut self, bytes: &[u8]) {
         let mut got = Vec::new();
