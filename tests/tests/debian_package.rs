@@ -98,6 +98,10 @@ fn the_package_installs_serves_and_goes() {
     ] {
         assert_eq!(owner(path), expected, "{path}");
     }
+    for tool in ["hikyaku", "hikyaku-passwd", "hikyaku-pub", "hikyaku-sub", "hikyaku-rr"] {
+        let bytes = fs::metadata(format!("/usr/bin/{tool}")).unwrap().len();
+        assert!(bytes < 8 << 20, "{tool} has {bytes} bytes: is it stripped?");
+    }
     let conffiles = run(Command::new("dpkg-query").args(["-W", "-f", "${Conffiles}", "hikyaku"]));
     assert!(
         conffiles.contains("/etc/hikyaku/hikyaku.conf ") && conffiles.contains("/conf.d/README "),
