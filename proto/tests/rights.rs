@@ -342,7 +342,9 @@ fn who_a_certificate_names_is_not_asked() {
     let conn = broker.open(0, Some("cert"), &connect(4, 2, "c", Some("other"), None));
     assert_eq!((broker.take(conn), broker.questions.len()), (vec![0x20, 2, 0, 0], 0));
     let conn = broker.open(1, None, &connect(4, 2, "d", Some("cert"), None));
-    assert_eq!((broker.take(conn), broker.questions.len()), (vec![0x20, 2, 0, 5], 0));
+    assert_eq!((broker.take(conn), broker.questions.len()), (vec![0x20, 2, 0, 4], 0));
+    let conn = broker.open(1, None, &connect(5, 2, "d", Some("cert"), None));
+    assert_eq!((broker.take(conn), broker.questions.len()), (vec![0x20, 3, 0, 0x86, 0], 0));
     let conn = broker.open(0, None, &connect(4, 2, "e", Some("ann"), None));
     assert_eq!((broker.take(conn), broker.questions.len()), (vec![], 1));
     let verdict = Verdict::Failure(ReasonCode::ServerBusy);

@@ -124,8 +124,9 @@ impl Shard {
             return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
         }
         if settings.is_some_and(|l| l.identity_required) && identity.is_none() {
+            // As mosquitto: the certificate stands for a user name that is not there.
             let what = "no certificate that names the client";
-            return self.refuse(id, Some(who), (ReasonCode::NotAuthorized, what));
+            return self.refuse(id, Some(who), (ReasonCode::BadUserNameOrPassword, what));
         }
         if settings.is_some_and(|l| l.use_username_as_clientid)
             && username.as_deref().is_none_or(str::is_empty)
