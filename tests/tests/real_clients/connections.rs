@@ -56,7 +56,9 @@ fn malformed_round(port: u16) {
     for (what, bytes) in MALFORMED.iter().chain(MALFORMED_5) {
         let mut bad = Wire::connected(port, V5, "bad");
         bad.try_send(hex(bytes));
-        assert_eq!(reasons(&bad.until_closed()), [(0xe0, Some(0x81))], "{what}");
+        // What is not even framed is closed without a word, as mosquitto does.
+        let told: &[_] = if what.starts_with("Remaining Length") { &[] } else { &[(0xe0, Some(0x81))] };
+        assert_eq!(reasons(&bad.until_closed()), told, "{what}");
     }
     for (what, bytes) in MALFORMED {
         let mut bad = Wire::connected(port, V311, "bad");
