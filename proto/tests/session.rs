@@ -153,6 +153,25 @@ fn a_full_queue_drops_the_newest() {
 }
 
 #[test]
+fn bytes_in_flight_are_limited() {
+    let config = Config { max_inflight_bytes: 16, ..quiet() };
+    Rig::new(1, 0, config).run(
+        "s> CONNECT s v5; SUBSCRIBE id=1 t:2
+         s< CONNACK 0; SUBACK 1 2
+         p> CONNECT p clean; PUBLISH t 12345678 q2 id=1; PUBLISH t 12345678 q2 id=2; PUBLISH t 12345678 q1 id=3
+         p> PUBLISH t 4 q0; PUBLISH t 5 q1 id=5
+         p< CONNACK 0; PUBREC 1; PUBREC 2; PUBACK 3; PUBACK 5
+         s< PUBLISH t 12345678 q2 id=1; PUBLISH t 12345678 q2 id=2; PUBLISH t 4
+         s> PUBREC 1
+         s< PUBREL 1
+         s> PUBCOMP 1
+         s< PUBLISH t 12345678 q1 id=3
+         s> PUBACK 3
+         s< PUBLISH t 5 q1 id=4",
+    );
+}
+
+#[test]
 fn queued_bytes_are_limited() {
     let config = Config { max_queued_bytes: 2500, ..quiet() };
     let mut rig = Rig::new(1, 0, config);

@@ -179,6 +179,7 @@ impl Rig {
         let config = Arc::new(Config {
             max_queued_messages: 5,
             max_inflight_messages: 1 + u16::from(first >> 1 & 3),
+            max_inflight_bytes: if first & 32 == 0 { u64::MAX } else { 20 },
             output_soft_bytes: 500,
             output_hard_bytes: 1000,
             max_packet_size: 4000,

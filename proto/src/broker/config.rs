@@ -21,6 +21,8 @@ pub struct Config {
     pub max_packet_size: u32,
     /// How many QoS 1 and 2 messages may be in flight to a client, and from it (Receive Maximum). At least 1.
     pub max_inflight_messages: u16,
+    /// As long as fewer bytes of payload are in flight to a client, one more QoS 1 or 2 message is sent to it.
+    pub max_inflight_bytes: u64,
     /// How many messages a session may have queued beyond those in flight; more are dropped.
     pub max_queued_messages: u32,
     /// How many bytes of messages a session may have queued.
@@ -71,6 +73,7 @@ impl Default for Config {
             listeners: vec![Listener::default()],
             max_packet_size: 2_000_000,
             max_inflight_messages: 20,
+            max_inflight_bytes: u64::MAX,
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
             max_keepalive_s: 0,

@@ -10,7 +10,7 @@ use super::rights::Subject;
 use super::timer::Timer;
 use crate::codec::PacketType;
 use crate::message::Message;
-use crate::session::{Incoming, Link, Outgoing, OutgoingPublish, Payload, Sent, ToSend};
+use crate::session::{Incoming, Link, Outgoing, OutgoingPublish, Payload, Sent, ToSend, Window};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -238,9 +238,10 @@ impl Shard {
         let expired = &mut 0;
         // Who takes no output gets no more, whatever it acknowledges: `on_written` goes on.
         let soft = config.output_soft_bytes;
+        let window = Window { messages: conn.link.send_window, bytes: config.max_inflight_bytes };
         let has_room = |link: &Link, blocked: bool| !blocked || link.outbox.len() < soft;
         while has_room(&conn.link, conn.blocked)
-            && let Some(send) = session.outgoing.next(conn.link.send_window, now, |_| *expired += 1)
+            && let Some(send) = session.outgoing.next(window, now, |_| *expired += 1)
         {
             any = true;
             let (packet_id, dup, delivery) = match send {

@@ -5,7 +5,7 @@ use crate::codec::{
     Ack, DecodeError, PacketType, Properties, Property, PropertyContext, QoS, ReasonCode, varint_len,
 };
 use crate::message::{MessageId, Publication};
-use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds, ToSend};
+use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds, ToSend, Window};
 use crate::time::Instant;
 use crate::topic::TopicName;
 use alloc::vec::Vec;
@@ -121,11 +121,12 @@ impl Client {
             return;
         }
         let Client { outgoing, link, pool, events, server, .. } = self;
+        let window = Window { messages: link.send_window, bytes: u64::MAX };
         loop {
             let expired = |delivery: Delivery| {
                 events.push_back(Event::Dropped { ticket: ticket_of(&delivery), why: Dropped::Expired });
             };
-            let Some(send) = outgoing.next(link.send_window, now, expired) else { return };
+            let Some(send) = outgoing.next(window, now, expired) else { return };
             let (packet_id, dup, delivery) = match send {
                 ToSend::PubRel { packet_id } => {
                     link.put_ack(pool, PacketType::PubRel, packet_id, ReasonCode::Success);

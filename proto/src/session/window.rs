@@ -90,6 +90,15 @@ struct InFlight {
     delivery: Option<Delivery>,
 }
 
+/// How much may be on its way to the peer at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// How many messages: the peer's Receive Maximum, or less.
+    pub messages: u16,
+    /// As long as fewer bytes of payload are on their way, one more message may leave, however large.
+    pub bytes: u64,
+}
+
 /// What to put on the wire next.
 #[derive(Debug)]
 pub enum ToSend<'a> {
@@ -130,6 +139,8 @@ pub struct Outgoing {
     sent: usize,
     /// How many of those are not done.
     on_wire: usize,
+    /// How many bytes of payload those hold that the peer has not confirmed to have.
+    on_wire_bytes: u64,
     /// How many in flight are not done.
     live: usize,
     in_flight: VecDeque<InFlight>,
@@ -170,23 +181,24 @@ impl Outgoing {
     pub fn interrupt(&mut self) {
         self.sent = 0;
         self.on_wire = 0;
+        self.on_wire_bytes = 0;
     }
 
-    /// What to send next, if `window` (the peer's Receive Maximum) allows more. A queued message that
-    /// expired is dropped instead; `expired` is called for it. One that was sent before never expires
-    /// [MQTT-4.3.3-7].
+    /// What to send next, if `window` allows more. A queued message that expired is dropped instead; `expired` is
+    /// called for it. One that was sent before never expires [MQTT-4.3.3-7].
     pub fn next(
         &mut self,
-        window: u16,
+        window: Window,
         now: Instant,
         mut expired: impl FnMut(Delivery),
     ) -> Option<ToSend<'_>> {
         while let Some(entry) = self.in_flight.get(self.sent) {
             if entry.stage != Stage::Done {
                 // [MQTT-3.3.4-9] [MQTT-4.9.0-2]
-                if self.on_wire >= usize::from(window) {
+                if self.is_full(window) {
                     return None;
                 }
+                self.on_wire_bytes += payload_bytes(entry.delivery.as_ref());
                 self.sent += 1;
                 self.on_wire += 1;
                 let entry = &self.in_flight[self.sent - 1];
@@ -199,7 +211,7 @@ impl Outgoing {
             self.sent += 1;
         }
         loop {
-            if self.queue.is_empty() || self.on_wire >= usize::from(window) {
+            if self.queue.is_empty() || self.is_full(window) {
                 return None;
             }
             let packet_id = self.free_id()?;
@@ -216,6 +228,7 @@ impl Outgoing {
             }
             self.sent += 1;
             self.on_wire += 1;
+            self.on_wire_bytes += payload_bytes(Some(&delivery));
             self.live += 1;
             let qos = delivery.qos;
             self.in_flight.push_back(InFlight {
@@ -227,6 +240,10 @@ impl Outgoing {
             let delivery = self.in_flight.back()?.delivery.as_ref()?;
             return Some(ToSend::Publish { packet_id, dup: false, delivery });
         }
+    }
+
+    fn is_full(&self, window: Window) -> bool {
+        self.on_wire >= usize::from(window.messages) || self.on_wire_bytes >= window.bytes
     }
 
     /// The next packet id, unless the oldest message in flight still has it [MQTT-2.2.1-4].
@@ -294,6 +311,7 @@ impl Outgoing {
         self.live -= 1;
         if at < self.sent {
             self.on_wire -= 1;
+            self.on_wire_bytes -= payload_bytes(delivery.as_ref());
         }
         while self.in_flight.front().is_some_and(|e| e.stage == Stage::Done) {
             self.in_flight.pop_front();
@@ -327,7 +345,8 @@ impl Outgoing {
                 }
                 let entry = &mut self.in_flight[at];
                 entry.stage = Stage::Released;
-                entry.delivery = None; // [MQTT-4.3.3-6]
+                let had = entry.delivery.take(); // [MQTT-4.3.3-6]
+                self.on_wire_bytes -= payload_bytes(had.as_ref());
                 Acked::Release
             }
             Some(_) => Acked::Wrong,
@@ -356,6 +375,10 @@ impl Outgoing {
         self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce);
         self.drain()
     }
+}
+
+fn payload_bytes(delivery: Option<&Delivery>) -> u64 {
+    delivery.map_or(0, |d| d.message.payload().len() as u64)
 }
 
 /// The ids of QoS 2 messages that were received and not yet released [MQTT-4.3.3-10].
@@ -419,11 +442,15 @@ mod tests {
     use alloc::vec;
 
     fn delivery(name: &str, qos: QoS) -> Delivery {
-        let message = Message::new(name, b"", qos, false);
+        let message = Message::new(name, b"12345678", qos, false);
         Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0 }
     }
 
-    fn sends(out: &mut Outgoing, window: u16) -> Vec<(u16, bool)> {
+    fn sends(out: &mut Outgoing, messages: u16) -> Vec<(u16, bool)> {
+        sends_within(out, Window { messages, bytes: u64::MAX })
+    }
+
+    fn sends_within(out: &mut Outgoing, window: Window) -> Vec<(u16, bool)> {
         let mut all = vec![];
         while let Some(send) = out.next(window, Instant::ZERO, |_| {}) {
             all.push(match send {
@@ -447,6 +474,33 @@ mod tests {
         assert!(matches!(out.on_puback(3), Acked::Done(_)));
         assert_eq!(sends(&mut out, 2), [(4, false), (5, false)]);
         assert_eq!((out.in_flight(), out.queued()), (2, 0));
+    }
+
+    #[test]
+    fn the_window_holds_bytes_too() {
+        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let mut out = Outgoing::default();
+            (0..6).for_each(|_| out.push(delivery("t", qos)));
+            let window = Window { messages: 10, bytes: 16 };
+            let confirm = |out: &mut Outgoing, packet_id| match qos {
+                QoS::ExactlyOnce => {
+                    assert!(matches!(out.on_pubrec(packet_id, ReasonCode::Success), Acked::Release))
+                }
+                _ => assert!(matches!(out.on_puback(packet_id), Acked::Done(Some(_)))),
+            };
+            assert_eq!(sends_within(&mut out, window), [(1, false), (2, false)], "eight bytes each");
+            confirm(&mut out, 1);
+            assert_eq!(sends_within(&mut out, window), [(3, false)]);
+            out.interrupt();
+            assert_eq!(sends_within(&mut out, Window { bytes: 0, ..window }), []);
+            let again = sends_within(&mut out, window);
+            let published: Vec<_> = again.into_iter().filter(|&(id, _)| id < 10_000).collect();
+            assert_eq!(published, [(2, true), (3, true)]);
+            confirm(&mut out, 3);
+            confirm(&mut out, 2);
+            assert_eq!(sends_within(&mut out, Window { bytes: 1, ..window }), [(4, false)], "always one");
+            assert_eq!(out.on_wire_bytes, 8);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How much of everything.
 
 use super::Scope::{Global, Listener, ListenerOrDefault};
-use super::{ANY_NUMBER, Spec, Takes};
+use super::{Spec, Takes};
 use crate::config::settings::Severity;
 use hikyaku_proto::codec::QoS;
 
@@ -63,6 +63,18 @@ pub(super) const OPTIONS: &[Spec] = &[
         "20",
         "How many QoS 1 and 2 messages may be under way to a client, and from it, at once; told to 5.0 clients. 0 is \
          65535.",
+    ),
+    Spec::supported(
+        "max_inflight_bytes",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.core.max_inflight_bytes = or_unlimited(n, i64::MAX) as u64,
+        },
+        "0 (any)",
+        "QoS 1 and 2 messages go out to a client as long as less than so many bytes of payload are under way to it.",
     ),
     Spec::supported(
         "max_queued_messages",
@@ -266,13 +278,6 @@ pub(super) const OPTIONS: &[Spec] = &[
         },
         "30",
         "How long a connection may take nothing of what waits for it before it is closed, in seconds.",
-    ),
-    Spec::without_effect(
-        "max_inflight_bytes",
-        Global,
-        ANY_NUMBER,
-        "",
-        "messages under way are limited by number ('max_inflight_messages') only",
     ),
     Spec::without_effect(
         "memory_limit",
