@@ -1,10 +1,11 @@
 //! Manages password files, with mosquitto_passwd's options.
 
 use hikyaku::auth::{Hash, ITERATIONS, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme};
+use rustix::fs::OFlags;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::num::NonZeroU32;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -186,7 +187,11 @@ fn run(task: Task) -> Result<String, Failed> {
     match task {
         Task::Help => Ok(HELP.to_string()),
         Task::Set { create, file, user, password, scheme } => {
-            let old = if create { Vec::new() } else { read(&file)? };
+            let printed = create && file == Path::new("-");
+            if !printed {
+                // Before anything is asked.
+                Store::open(&file, create)?;
+            }
             let password = match password {
                 Some(password) => password,
                 None => ask_twice()?,
@@ -195,26 +200,30 @@ fn run(task: Task) -> Result<String, Failed> {
                 let text = "Error: Empty password. Brokers let nobody in with it.\n";
                 return Err((text.to_owned(), FAILURE));
             }
-            let (new, found) = with_user(&old, &user, &hashed(&user, scheme, &password)?)?;
-            if create && file == Path::new("-") {
-                return String::from_utf8(new).map_err(|e| (e.to_string(), FAILURE));
+            let line = hashed(&user, scheme, &password)?;
+            if printed {
+                return String::from_utf8(line).map_err(|e| (e.to_string(), FAILURE));
             }
-            replace(&file, &new)?;
+            let mut store = Store::open(&file, create)?;
+            let old = if create { Vec::new() } else { store.read()? };
+            let (new, found) = with_user(&old, &user, &line)?;
+            store.replace(&new)?;
             let what = if found { "Updating" } else { "Adding" };
             Ok(format!("{what} password for user {}\n", String::from_utf8_lossy(&user)))
         }
         Task::Delete { file, user } => {
-            let old = read(&file)?;
-            let (new, found) = with_user(&old, &user, b"")?;
+            let mut store = Store::open(&file, false)?;
+            let (new, found) = with_user(&store.read()?, &user, b"")?;
             if !found {
                 let user = String::from_utf8_lossy(&user);
                 return Err((format!("Warning: User {user} not found in password file.\n"), FAILURE));
             }
-            replace(&file, &new).map(|()| String::new())
+            store.replace(&new).map(|()| String::new())
         }
         Task::Update { file, scheme } => {
-            let old = read(&file)?;
-            replace(&file, &all_hashed(&old, scheme)?).map(|()| String::new())
+            let mut store = Store::open(&file, false)?;
+            let new = all_hashed(&store.read()?, scheme)?;
+            store.replace(&new).map(|()| String::new())
         }
     }
 }
@@ -288,45 +297,96 @@ fn failed(what: impl std::fmt::Display, cause: impl std::fmt::Display) -> Failed
     (format!("Error: {what}. {cause}.\n"), FAILURE)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failed> {
-    std::fs::read(file)
-        .map_err(|e| failed(format_args!("Unable to open password file {}", file.display()), e))
+/// The password file.
+struct Store {
+    /// Where it is, behind all links.
+    path: PathBuf,
+    /// `None` if it is to be created.
+    file: Option<File>,
 }
 
-/// Puts a new file in the place of the old one, all at once, with the same owner and permissions.
-fn replace(file: &Path, content: &[u8]) -> Result<(), Failed> {
-    let failed = |e: io::Error| failed(format_args!("Unable to write password file {}", file.display()), e);
-    // A link stays a link.
-    let file = match file.canonicalize() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => file.to_path_buf(),
-        other => other.map_err(failed)?,
-    };
-    let mut temporary = file.clone().into_os_string();
-    temporary.push(format!(".new.{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-    let done = written.and_then(|new| {
-        let done = fill(new, &file, content).and_then(|()| std::fs::rename(&temporary, &file));
-        if done.is_err() {
-            let _ = std::fs::remove_file(&temporary);
+impl Store {
+    /// Opens a file. Only if it is to be created it may be missing.
+    fn open(file: &Path, create: bool) -> Result<Store, Failed> {
+        let failed =
+            |e: io::Error| failed(format_args!("Unable to open password file {}", file.display()), e);
+        let path = target(file).map_err(failed)?;
+        match open_regular(&path) {
+            Err(e) if create && e.kind() == ErrorKind::NotFound => Ok(Store { path, file: None }),
+            other => Ok(Store { path, file: Some(other.map_err(failed)?) }),
         }
-        done
-    });
-    done.map_err(failed)
-}
+    }
 
-fn fill(mut new: File, old: &Path, content: &[u8]) -> io::Result<()> {
-    match std::fs::metadata(old) {
-        Ok(old) => {
-            let own = new.metadata()?;
-            if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
-                // The broker may be who owns it: it has to be able to read it afterwards.
-                fchown(&new, Some(old.uid()), Some(old.gid()))?;
+    fn read(&mut self) -> Result<Vec<u8>, Failed> {
+        let mut content = Vec::new();
+        if let Some(file) = &mut self.file {
+            file.read_to_end(&mut content).map_err(|e| {
+                failed(format_args!("Unable to read password file {}", self.path.display()), e)
+            })?;
+        }
+        Ok(content)
+    }
+
+    /// Puts a new file in the place of the old one, all at once, with the same owner and permissions.
+    fn replace(self, content: &[u8]) -> Result<(), Failed> {
+        let mut temporary = self.path.clone().into_os_string();
+        temporary.push(format!(".new.{}", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+        let done = written.and_then(|new| {
+            let done =
+                fill(new, self.file.as_ref(), content).and_then(|()| std::fs::rename(&temporary, &self.path));
+            if done.is_err() {
+                let _ = std::fs::remove_file(&temporary);
             }
-            new.set_permissions(old.permissions())?;
+            done
+        });
+        done.map_err(|e| failed(format_args!("Unable to write password file {}", self.path.display()), e))
+    }
+}
+
+/// Where links lead, so that they stay; also to a file that is not there yet.
+fn target(file: &Path) -> io::Result<PathBuf> {
+    const LINKS_MAX: usize = 40;
+    let mut file = file.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        match file.canonicalize() {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => return other,
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        let Ok(link) = file.read_link() else { return Ok(file) };
+        file.pop();
+        file.push(link);
+    }
+    Err(io::Error::other("There are too many links"))
+}
+
+/// Opens a file; what is none is left alone, and waited for by nobody.
+fn open_regular(path: &Path) -> io::Result<File> {
+    // Opening alone may do something to a device, or wait for who writes to a pipe.
+    check_regular(&std::fs::metadata(path)?)?;
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    check_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn check_regular(found: &Metadata) -> io::Result<()> {
+    match found.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind if kind.is_dir() => Err(io::Error::other("It is a directory")),
+        _ => Err(io::Error::other("It is not a regular file")),
+    }
+}
+
+fn fill(mut new: File, old: Option<&File>, content: &[u8]) -> io::Result<()> {
+    if let Some(old) = old {
+        let (own, old) = (new.metadata()?, old.metadata()?);
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            // The broker may be who owns it: it has to be able to read it afterwards.
+            fchown(&new, Some(old.uid()), Some(old.gid()))?;
+        }
+        new.set_permissions(old.permissions())?;
     }
     new.write_all(content)?;
     new.sync_all()
