@@ -103,3 +103,24 @@ fn links_stay_and_what_they_lead_to_is_written() {
     }
     assert_eq!(fs::read_dir(dir.0.join("data")).unwrap().count(), 2, "nothing else is left there");
 }
+
+#[test]
+fn users_that_are_set_at_once_are_all_set() {
+    let dir = Dir::new("at-once");
+    fs::write(dir.0.join("users"), "").unwrap();
+    let names: Vec<String> = (10..40).map(|i| format!("u{i}")).collect();
+    let running: Vec<Child> = names.iter().map(|name| dir.begin(&["-b", "users", name, "p"])).collect();
+    for child in running {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut users = dir.users("users");
+    users.sort();
+    assert_eq!(users, names);
+    let running: Vec<Child> = names[1..].iter().map(|name| dir.begin(&["-D", "users", name])).collect();
+    for child in running {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    assert_eq!(dir.users("users"), names[..1]);
+    assert_eq!(dir.entries(), ["users"]);
+}

@@ -1,7 +1,7 @@
 //! Manages password files, with mosquitto_passwd's options.
 
 use hikyaku::auth::{Hash, ITERATIONS, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme};
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
@@ -189,7 +189,7 @@ fn run(task: Task) -> Result<String, Failed> {
         Task::Set { create, file, user, password, scheme } => {
             let printed = create && file == Path::new("-");
             if !printed {
-                // Before anything is asked.
+                // Before anything is asked. While somebody types others may write.
                 Store::open(&file, create)?;
             }
             let password = match password {
@@ -297,23 +297,32 @@ fn failed(what: impl std::fmt::Display, cause: impl std::fmt::Display) -> Failed
     (format!("Error: {what}. {cause}.\n"), FAILURE)
 }
 
-/// The password file.
+/// The password file, which nobody else changes meanwhile.
 struct Store {
     /// Where it is, behind all links.
     path: PathBuf,
-    /// `None` if it is to be created.
+    /// The file, locked; `None` if it is to be created.
     file: Option<File>,
 }
 
 impl Store {
-    /// Opens a file. Only if it is to be created it may be missing.
+    /// Opens a file, and waits until nobody else has it. Only if it is to be created it may be missing.
     fn open(file: &Path, create: bool) -> Result<Store, Failed> {
         let failed =
             |e: io::Error| failed(format_args!("Unable to open password file {}", file.display()), e);
         let path = target(file).map_err(failed)?;
-        match open_regular(&path) {
-            Err(e) if create && e.kind() == ErrorKind::NotFound => Ok(Store { path, file: None }),
-            other => Ok(Store { path, file: Some(other.map_err(failed)?) }),
+        loop {
+            let locked = match open_regular(&path) {
+                Err(e) if create && e.kind() == ErrorKind::NotFound => return Ok(Store { path, file: None }),
+                other => other.map_err(failed)?,
+            };
+            // Some file systems have no locks; there one writer at a time is the user's business.
+            let _ = rustix::io::retry_on_intr(|| flock(&locked, FlockOperation::LockExclusive));
+            // Who had the lock before has put another file in its place.
+            let (own, there) = (locked.metadata().map_err(failed)?, std::fs::metadata(&path));
+            if there.is_ok_and(|there| (there.dev(), there.ino()) == (own.dev(), own.ino())) {
+                return Ok(Store { path, file: Some(locked) });
+            }
         }
     }
 
