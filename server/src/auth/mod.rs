@@ -28,7 +28,8 @@ mod scram;
 
 pub(crate) use hasher::Hasher;
 pub use password::{
-    Hash, ITERATIONS, PasswordFile, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme,
+    Hash, ITERATIONS, ITERATIONS_MAX, PasswordFile, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX,
+    SCRAM_ITERATIONS_MIN, Scheme,
 };
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};

@@ -104,7 +104,8 @@ const ARGON2_SALT_BYTES: usize = 16;
 const ARGON2_HASH_BYTES: usize = 32;
 /// More is a mistake, or an attempt to stop the broker.
 const ARGON2_MEMORY_KIB_MAX: u32 = 4 << 20;
-const ITERATIONS_MAX: u32 = 100_000_000;
+/// More takes a minute for each client that connects.
+pub const ITERATIONS_MAX: NonZeroU32 = NonZeroU32::new(100_000_000).unwrap();
 const KNOWN: &str = "known are $6$, $7$, $argon2id$ and $scram-sha-256$";
 
 impl PasswordFile {
@@ -280,7 +281,7 @@ impl Hash {
             Some("6") => Hash::parse_sha512(Kind::Sha512, &mut parts)?,
             Some("7") => {
                 let iterations = parts.next().and_then(|n| n.parse::<NonZeroU32>().ok());
-                let iterations = iterations.filter(|n| n.get() <= ITERATIONS_MAX);
+                let iterations = iterations.filter(|n| *n <= ITERATIONS_MAX);
                 let kind = Kind::Pbkdf2(iterations.ok_or("has no valid number of iterations")?);
                 Hash::parse_sha512(kind, &mut parts)?
             }

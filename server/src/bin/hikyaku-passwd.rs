@@ -1,12 +1,14 @@
 //! Manages password files, with mosquitto_passwd's options.
 
-use hikyaku::auth::{Hash, ITERATIONS, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme};
+use hikyaku::auth::{
+    Hash, ITERATIONS, ITERATIONS_MAX, SCRAM_ITERATIONS, SCRAM_ITERATIONS_MAX, SCRAM_ITERATIONS_MIN, Scheme,
+};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
-use std::num::NonZeroU32;
+use std::num::{IntErrorKind, NonZeroU32};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -96,8 +98,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Task, String> {
             b"--scram" => scram = true,
             b"-I" => {
                 let value = value("-I")?;
-                let number = value.to_str().and_then(|v| v.parse().ok());
-                iterations = Some(number.ok_or("Error: Number of iterations must be > 0.\n")?);
+                iterations = Some(match value.to_string_lossy().parse() {
+                    Ok(number) => number,
+                    // The limit says no.
+                    Err(e) if *e.kind() == IntErrorKind::PosOverflow => NonZeroU32::MAX,
+                    Err(_) => return Err("Error: Number of iterations must be > 0.\n".into()),
+                });
             }
             b"-h" | b"--help" => return Ok(Task::Help),
             b"--" => break,
@@ -162,7 +168,10 @@ fn scheme(hash: Option<&OsStr>, scram: bool, iterations: Option<NonZeroU32>) -> 
                 Err(format!("Error: Number of iterations must be {least} to {most} with --scram.\n"))
             }
         }
-        None | Some(b"sha512-pbkdf2") => Ok(Scheme::Pbkdf2 { iterations: iterations.unwrap_or(ITERATIONS) }),
+        None | Some(b"sha512-pbkdf2") => match iterations.unwrap_or(ITERATIONS) {
+            iterations if iterations <= ITERATIONS_MAX => Ok(Scheme::Pbkdf2 { iterations }),
+            _ => Err(format!("Error: Number of iterations must be 1 to {ITERATIONS_MAX}.\n")),
+        },
         Some(b"argon2id") => Ok(Scheme::Argon2id),
         Some(b"sha512") => Ok(Scheme::Sha512),
         Some(_) => Err(format!("Error: Unknown hash type '{}'\n", hash.unwrap_or_default().display())),
@@ -490,6 +499,13 @@ mod tests {
             ("-c -D f u", "Error: -c and -D cannot be used together."),
             ("-b -D f u", "Error: -b and -D cannot be used together."),
             ("-I 0 f u", "Error: Number of iterations must be > 0."),
+            ("-I 100000001 f u", "Error: Number of iterations must be 1 to 100000000."),
+            ("-I 99999999999 f u", "Error: Number of iterations must be 1 to 100000000."),
+            ("-I -1 f u", "Error: Number of iterations must be > 0."),
+            (
+                "--scram -I 99999999999 f u",
+                "Error: Number of iterations must be 4096 to 1000000 with --scram.",
+            ),
             ("--scram -I 4095 f u", "Error: Number of iterations must be 4096 to 1000000 with --scram."),
             ("--scram -H sha512 f u", "Error: -H and --scram cannot be used together."),
             ("-H md5 f u", "Error: Unknown hash type 'md5'"),
