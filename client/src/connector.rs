@@ -7,7 +7,7 @@ use crate::transport::Route;
 use crate::{Address, Behavior, Client, Error, Options, Properties, Proxy, SubscribeOptions, Subscription};
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a [`Client`] is made from: where the server is, and how to be there.
 ///
@@ -28,6 +28,7 @@ pub struct Connector {
     options: Options,
     behavior: Behavior,
     method: Option<Method>,
+    limit: Option<Duration>,
 }
 
 impl Connector {
@@ -51,7 +52,7 @@ impl Connector {
             tls: None,
             timeout: options.connect_timeout.max(Duration::from_millis(1)),
         };
-        Ok(Connector { route, options, behavior: Behavior::default(), method: None })
+        Ok(Connector { route, options, behavior: Behavior::default(), method: None, limit: None })
     }
 
     /// How the client behaves.
@@ -72,10 +73,13 @@ impl Connector {
         self
     }
 
-    /// Bounds [`Options::connect_timeout`], and so the wait for the server's first answer.
+    /// How long all of [`Connector::connect`] or [`Connector::connect_subscribed`] may take, up to the server's last
+    /// answer; behind it comes [`Error::Timeout`]. [`Options::connect_timeout`], which bounds each step, becomes no
+    /// longer than that.
     pub fn time_limit(mut self, limit: Duration) -> Connector {
-        let limit = self.options.connect_timeout.min(limit).max(Duration::from_millis(1));
-        (self.options.connect_timeout, self.route.timeout) = (limit, limit);
+        let step = self.options.connect_timeout.min(limit).max(Duration::from_millis(1));
+        (self.options.connect_timeout, self.route.timeout) = (step, step);
+        self.limit = Some(limit);
         self
     }
 
@@ -120,9 +124,10 @@ impl Connector {
 
     /// Connects and waits until the server has let us in.
     pub fn connect(self) -> Result<Client, Error> {
+        let deadline = self.deadline();
         let (client, driver) = self.prepare()?;
         spawn(driver)?;
-        client.wait_connected()?;
+        client.wait_connected(deadline)?;
         Ok(client)
     }
 
@@ -156,13 +161,23 @@ impl Connector {
         filters: &[(&str, SubscribeOptions)],
         properties: Properties<'_>,
     ) -> Result<(Client, Subscription), Error> {
+        let deadline = self.deadline();
         let (client, driver) = self.prepare()?;
         let (number, queue) = client.inner.lock().add_subscription(filters, properties, true);
         let subscription = Subscription::new(client.inner.clone(), number, queue);
         spawn(driver)?;
-        client.wait_connected()?;
-        let subscription = if filters.is_empty() { subscription } else { client.request(subscription)? };
+        client.wait_connected(deadline)?;
+        if filters.is_empty() {
+            return Ok((client, subscription));
+        }
+        let timeout = client.inner.behavior.request_timeout;
+        let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()).min(timeout));
+        let subscription = client.request(subscription, left)?;
         Ok((client, subscription))
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     #[cfg_attr(not(feature = "tls"), allow(unused_mut, reason = "there is no TLS"))]
@@ -189,7 +204,7 @@ fn spawn(driver: Driver) -> Result<(), Error> {
 
 impl Client {
     /// The thread reports the first answer, whatever it is, within the timeouts of the options.
-    fn wait_connected(&self) -> Result<(), Error> {
+    fn wait_connected(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let inner = &self.inner;
         let mut state = inner.lock();
         loop {
@@ -197,7 +212,12 @@ impl Client {
                 // It may have been lost again already.
                 Status::Connected | Status::Waiting => return Ok(()),
                 Status::Ended(_) => return Err(state.end()),
-                Status::Starting => state = inner.wait(state),
+                Status::Starting => {
+                    state = match deadline {
+                        None => inner.wait(state),
+                        Some(at) => inner.wait_until(state, at).ok_or(Error::Timeout)?,
+                    }
+                }
             }
         }
     }

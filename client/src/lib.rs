@@ -204,15 +204,15 @@ impl Client {
         properties: Properties<'_>,
     ) -> Result<Subscription, Error> {
         let (number, queue) = self.inner.lock().add_subscription(filters, properties, false);
-        self.request(Subscription::new(self.inner.clone(), number, queue))
+        let subscription = Subscription::new(self.inner.clone(), number, queue);
+        self.request(subscription, self.inner.behavior.request_timeout)
     }
 
-    fn request(&self, mut subscription: Subscription) -> Result<Subscription, Error> {
+    fn request(&self, mut subscription: Subscription, timeout: Duration) -> Result<Subscription, Error> {
         let answer = self.inner.command(|state, now| {
             let ticket = state.request_subscription(now, subscription.number())?;
             Ok(state.expect(ticket))
         })?;
-        let timeout = self.inner.behavior.request_timeout;
         let (first, rest) = result(answer.recv_timeout(timeout).map_err(of_wait)?)?;
         subscription.answered(first, rest);
         Ok(subscription)
@@ -225,11 +225,20 @@ impl Client {
         filters: &[&str],
         properties: Properties<'_>,
     ) -> Result<Vec<ReasonCode>, Error> {
+        self.unsubscribe_within(filters, properties, self.inner.behavior.request_timeout)
+    }
+
+    fn unsubscribe_within(
+        &self,
+        filters: &[&str],
+        properties: Properties<'_>,
+        timeout: Duration,
+    ) -> Result<Vec<ReasonCode>, Error> {
         let answer = self.inner.command(|state, now| {
             let ticket = state.client.unsubscribe(now, filters, properties)?;
             Ok(state.expect(ticket))
         })?;
-        let answer = answer.recv_timeout(self.inner.behavior.request_timeout).map_err(of_wait)?;
+        let answer = answer.recv_timeout(timeout).map_err(of_wait)?;
         let (first, mut codes) = answer.map_err(Error::Dropped)?;
         codes.insert(0, first);
         Ok(codes)

@@ -77,9 +77,13 @@ fn response(
 ) -> Result<Option<Message>, Failure> {
     loop {
         let left = deadline.map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
+        // However much there is that is no answer.
+        if left.is_zero() {
+            return Ok(None);
+        }
         match messages.recv(left) {
             Ok(Some(message)) if message.retain() && config.no_retained => message.ack(),
-            Ok(None) if deadline.is_none() => {}
+            Ok(None) => {}
             Ok(answer) => return Ok(answer),
             Err(_) => {
                 let why = client.disconnect(Duration::ZERO).err().unwrap_or(Error::Closed);

@@ -124,6 +124,9 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
     let port = if unix { 0 } else { config.port.unwrap_or(scheme.default_port()) };
     let address = Address::new(scheme, &config.host, port);
     let behavior = Behavior { reconnect, subscription_ids: false, ..Behavior::default() };
+    // The time limit of the user is the one that counts.
+    let request_timeout = config.timeout.unwrap_or_default().max(behavior.request_timeout);
+    let behavior = Behavior { request_timeout, ..behavior };
     let mut connector = Connector::new(address, options(config)?)
         .map_err(|e| failure(&e, config.version))?
         .behavior(behavior);

@@ -44,21 +44,19 @@ pub(super) fn run(config: Config) -> Result<u8, Failure> {
     };
     ending.set(&client);
     let mut program = Program { config: &config, client: &client, output, shown: 0 };
-    program.begin(&messages)?;
-    let result = if config.exit_after_sub {
-        Ok(Next::End)
-    } else if config.message_rate {
-        program.rate(&messages, deadline)
-    } else {
-        program.messages(&messages, deadline, &ending)
-    };
+    let begun = program.begin(&messages, deadline);
+    let result = begun.and_then(|()| match config {
+        Config { exit_after_sub: true, .. } => Ok(Next::End),
+        Config { message_rate: true, .. } => program.rate(&messages, deadline),
+        _ => program.messages(&messages, deadline, &ending),
+    });
     match result {
         Ok(_) if ending.is_stopped() => Ok(0),
         Ok(_) => {
             session::goodbye(&client, &config);
             Ok(0)
         }
-        Err(Error::Timeout) => {
+        Err(Error::Timeout) if deadline.is_some() => {
             // As mosquitto does: the will tells others.
             let (reason, properties) = match config.version {
                 Version::V5 => {
@@ -88,6 +86,10 @@ fn timed_out() -> Result<u8, Failure> {
     Err(Failure::run(TIMED_OUT, "Timed out"))
 }
 
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
 struct Program<'a> {
     config: &'a Config,
     client: &'a Client,
@@ -96,7 +98,7 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
-    fn begin(&mut self, messages: &Subscription) -> Result<(), Failure> {
+    fn begin(&mut self, messages: &Subscription, deadline: Option<Instant>) -> Result<(), Error> {
         let config = self.config;
         if config.debug && !config.quiet && !messages.codes().is_empty() {
             let codes: Vec<_> = messages.codes().iter().map(|code| (*code as u8).to_string()).collect();
@@ -104,9 +106,10 @@ impl Program<'_> {
         }
         for filter in &config.unsubscribe {
             let properties = config.unsubscribe_properties.as_properties();
-            self.client
-                .unsubscribe(&[filter], properties)
-                .map_err(|error| failure(&error, config.version))?;
+            match deadline {
+                None => self.client.unsubscribe(&[filter], properties)?,
+                Some(at) => self.client.unsubscribe_within(&[filter], properties, left(at))?,
+            };
         }
         Ok(())
     }
@@ -118,8 +121,11 @@ impl Program<'_> {
         ending: &Ending,
     ) -> Result<Next, Error> {
         loop {
-            let left = deadline.map_or(LONG, |at| at.saturating_duration_since(Instant::now()));
-            match messages.recv(left)? {
+            // However much there is to be shown.
+            if deadline.is_some_and(|at| left(at).is_zero()) {
+                return Err(Error::Timeout);
+            }
+            match messages.recv(deadline.map_or(LONG, left))? {
                 // After a signal what came before is no longer shown.
                 _ if ending.is_stopped() => return Ok(Next::End),
                 Some(message) => {
@@ -127,7 +133,6 @@ impl Program<'_> {
                         return Ok(Next::End);
                     }
                 }
-                None if deadline.is_some() => return Err(Error::Timeout),
                 None => {}
             }
         }
@@ -163,14 +168,14 @@ impl Program<'_> {
             let mut count = 0u64;
             loop {
                 let until = deadline.map_or(second, |at| at.min(second));
-                match messages.recv(until.saturating_duration_since(Instant::now()))? {
+                match messages.recv(left(until))? {
                     Some(message) => {
                         message.ack();
                         count += 1;
                     }
                     None => break,
                 }
-                if second <= Instant::now() {
+                if left(until).is_zero() {
                     break;
                 }
             }
