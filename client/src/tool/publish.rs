@@ -1,11 +1,11 @@
 //! `hikyaku-pub`.
 
 use super::config::{Config, Payload};
-use super::session::{self, LONG, failure, warn};
+use super::session::{self, LONG, PAYLOAD_MAX, failure, warn};
 use super::{Failure, options, say};
 use crate::{Client, Delivery, Error, PublishRequest, ReasonCode, Reconnect};
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,22 +66,25 @@ impl Sender<'_> {
     fn lines(mut self, request: &PublishRequest<'_>) -> Result<(), Failure> {
         let mut stdin = io::stdin().lock();
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = stdin.read_until(b'\n', &mut line);
-            if read.map_err(|error| Failure::run(1, format!("Error: {error}.")))? == 0 {
-                break;
+        let wrong = loop {
+            match read_line(&mut stdin, &mut line, PAYLOAD_MAX) {
+                Ok(true) => {}
+                Ok(false) => break None,
+                Err(error) => break Some(error),
             }
-            let payload = line.strip_suffix(b"\n").unwrap_or(&line);
-            self.send(&PublishRequest { payload, ..*request })?;
+            self.send(&PublishRequest { payload: &line, ..*request })?;
             // Those at the front are done first. An answer comes out once.
             while let Some((number, delivery)) = self.underway.front() {
                 let Some(result) = delivery.poll() else { break };
                 self.settle(*number, result)?;
                 self.underway.pop_front();
             }
-        }
-        self.finish(0)
+        };
+        self.finish(0)?;
+        let Some(error) = wrong else { return Ok(()) };
+        // The lines before it are good.
+        session::goodbye(self.client, self.config);
+        Err(Failure::run(1, format!("Error: {error}.")))
     }
 
     fn send(&mut self, request: &PublishRequest<'_>) -> Result<(), Failure> {
@@ -124,5 +127,61 @@ impl Sender<'_> {
             }
             Err(other) => Err(failure(&other, self.config.version)),
         }
+    }
+}
+
+/// Reads a line without its end, which is in memory as far as it has come; `false` if there is none.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> io::Result<bool> {
+    line.clear();
+    let mut begun = false;
+    loop {
+        let chunk = match input.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        if chunk.is_empty() {
+            return Ok(begun);
+        }
+        begun = true;
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        let part = &chunk[..end.unwrap_or(chunk.len())];
+        if part.len() > most - line.len() {
+            return Err(io::Error::other(format!("A line of the input is longer than {most} bytes")));
+        }
+        line.try_reserve(part.len())
+            .map_err(|_| io::Error::other("There is not enough memory for a line of the input"))?;
+        line.extend_from_slice(part);
+        let used = part.len() + usize::from(end.is_some());
+        input.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufReader, repeat};
+
+    #[test]
+    fn lines_are_read_however_they_are_cut() {
+        for capacity in 1..10 {
+            let mut input = BufReader::with_capacity(capacity, &b"one\n\n\xff\r\nfour"[..]);
+            let (mut line, mut lines) = (Vec::new(), Vec::new());
+            while read_line(&mut input, &mut line, 4).unwrap() {
+                lines.push(line.clone());
+            }
+            assert_eq!(lines, [&b"one"[..], b"", b"\xff\r", b"four"], "{capacity}");
+        }
+    }
+
+    #[test]
+    fn a_line_has_an_end() {
+        let mut line = Vec::new();
+        let error = read_line(&mut BufReader::new(repeat(b'x')), &mut line, 100_000).unwrap_err();
+        assert_eq!(error.to_string(), "A line of the input is longer than 100000 bytes");
+        assert!(line.len() <= 100_000);
+        assert!(read_line(&mut &b"12345"[..], &mut line, 4).is_err());
     }
 }

@@ -8,11 +8,12 @@ use crate::{
     Acknowledge, Address, Behavior, By, Client, Connector, Error, Options, Properties, Property, ReasonCode,
     Reconnect, Scheme, Tls, TlsVersion, Verify, Version, Will,
 };
+use hikyaku_proto::codec::VARINT_MAX;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +23,9 @@ use std::time::Duration;
 pub(super) const GOODBYE: Duration = Duration::from_secs(5);
 /// What waits without a limit waits this long at a time.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
+
+/// What fits into no packet is not read to its end.
+pub(super) const PAYLOAD_MAX: usize = VARINT_MAX as usize;
 
 /// The exit code of `-W`.
 pub(super) const TIMED_OUT: u8 = 27;
@@ -359,22 +363,29 @@ pub(super) fn payload(config: &Config) -> Result<Option<Vec<u8>>, Failure> {
         Some(Payload::Text(text)) => Some(text.clone()),
         Some(Payload::File(path)) => {
             let name = path.display();
-            Some(std::fs::read(path).map_err(|error| {
+            Some(std::fs::File::open(path).and_then(read_all).map_err(|error| {
                 let text = format!("Error: Unable to read file \"{name}\": {}.", plain(&error));
                 Failure::run(1, format!("{text}\nError loading input file \"{name}\"."))
             })?)
         }
         Some(Payload::Stdin) => {
-            let mut bytes = Vec::new();
-            let read = io::Read::read_to_end(&mut io::stdin().lock(), &mut bytes);
-            let wrong = match read {
+            let wrong = match read_all(io::stdin().lock()) {
                 Err(error) => format!("Error: {}.", plain(&error)),
-                Ok(0) => String::from("Error: Zero length input."),
-                Ok(_) => return Ok(Some(bytes)),
+                Ok(bytes) if bytes.is_empty() => String::from("Error: Zero length input."),
+                Ok(bytes) => return Ok(Some(bytes)),
             };
             return Err(Failure::run(1, format!("{wrong}\nError loading input from stdin.")));
         }
     })
+}
+
+fn read_all(input: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(PAYLOAD_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > PAYLOAD_MAX {
+        return Err(io::Error::other(format!("It is longer than {PAYLOAD_MAX} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// A warning that `--quiet` hides.
