@@ -157,6 +157,10 @@ impl WebSocket {
         let mut cursor = Cursor::new(&input[..input.len().min(HEADER_MAX)]);
         let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CLOSE_PROTOCOL)?;
         let Some((header, length)) = parsed else { return Ok(None) };
+        // "the minimal number of bytes MUST be used to encode the length" (5.2)
+        if cursor.position() != header.len(length) as u64 {
+            return Err(CLOSE_PROTOCOL);
+        }
         self.frame = Some(self.check(&header, length)?);
         Ok(Some(cursor.position() as usize))
     }
@@ -321,7 +325,11 @@ mod tests {
         let close = |code: u16| [&[0x88, 2][..], &code.to_be_bytes()].concat();
         let unmasked = vec![BINARY, 1, b'x'];
         let huge = [&[BINARY, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0][..], &MASK].concat();
+        let long = |length: &[u8], n: usize| [&[BINARY], length, &MASK, &vec![0; n]].concat();
         let cases = [
+            (long(&[0x80 | 126, 0, 125], 125), 1002),
+            (long(&[0x80 | 127, 0, 0, 0, 0, 0, 0, 0, 1], 1), 1002),
+            (long(&[0x80 | 127, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF], 65_535), 1002),
             (frame(0x81, b"text"), 1003),
             (frame(0xC2, b"rsv"), 1002),
             (frame(0x83, b"reserved opcode"), 1002),
