@@ -349,7 +349,7 @@ impl Reload {
             return log::info!("There is no configuration to reload.");
         }
         let read = read(&self.run, &[]).and_then(|(mut settings, problems)| {
-            let remarks = settings.fit_to(&self.settings);
+            let remarks = settings.fit_to(&self.settings).map_err(|problem| vec![problem])?;
             let load = |listeners: &[ListenerSettings]| self.remote.load_certificates(listeners);
             let ((settings, files), problems) = secure(settings, problems, load)?;
             Ok((settings, files, problems, remarks))

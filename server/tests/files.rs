@@ -216,6 +216,28 @@ fn a_reload_changes_what_listeners_speak_and_closes_those_that_are_gone() {
 }
 
 #[test]
+fn a_reload_that_would_lock_everyone_out_keeps_the_port_or_is_refused() {
+    let dir = Dir::new("locked");
+    let port = free_port();
+    let file = dir.write("x.conf", &format!("listener {port} 127.0.0.1\nallow_anonymous true\n"));
+    let mut broker = start(&file, port);
+    let mut inside = Peer::connect(broker.address, "inside");
+    dir.write("x.conf", &format!("listener {port}\nallow_anonymous true\nmax_qos 1\n"));
+    broker.signal(Signal::HUP);
+    broker.await_line("The configuration was reloaded.");
+    let warning = format!("Warning: 127.0.0.1:{port} stays open in place of 0.0.0.0:{port}, [::]:{port}");
+    assert!(broker.logged.contains(&warning), "{}", broker.logged);
+    inside.ping();
+    Peer::connect(broker.address, "late").ping();
+    dir.write("x.conf", "listener 1 127.0.0.1\nallow_anonymous true\n");
+    broker.signal(Signal::HUP);
+    broker.await_line("Error: Nobody could connect any more");
+    broker.await_line("The configuration was not reloaded: it has errors. The old one stays.");
+    inside.ping();
+    Peer::connect(broker.address, "later").ping();
+}
+
+#[test]
 fn a_user_that_does_not_exist_is_a_mistake_of_the_configuration() {
     let dir = Dir::new("user");
     let file = dir.write("x.conf", "pid_file /nowhere/x\nuser no-such-user\n");

@@ -33,7 +33,7 @@ What differs from mosquitto in reading a file:
 * All problems are told, not only the first.
 * Files that are named (passwords, rights, certificates) have to be readable when the configuration is read.
 * SIGHUP reads everything again and applies all of it, or, if there is an error, none. Ports, `user`, `pid_file` and
-  `workers` stay as they were at the start. Changed certificates, passwords and rights are noticed without it.
+  `workers` stay as they were at the start: for these, restart. Changed certificates, passwords and rights are noticed without it.
 
 This file is written from the table the parser uses; a test keeps it current.
 ";

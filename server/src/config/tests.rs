@@ -501,7 +501,7 @@ fn a_reload_keeps_the_listeners_that_are_open() {
     let mut new = settings(
         "listener 4 ::1\nlistener 3 ::1\nprotocol mqtt\nbind_interface lo\nlistener 1 ::1\nmax_qos 0\nuser x",
     );
-    let remarks = new.fit_to(&runs);
+    let remarks = new.fit_to(&runs).unwrap();
     assert_eq!(endpoints(&new), endpoints(&runs));
     let limits: Vec<_> = new.core.listeners.iter().map(|l| l.limits.max_qos as u8).collect();
     assert_eq!(limits, [0, 2, 2]);
@@ -518,6 +518,50 @@ fn a_reload_keeps_the_listeners_that_are_open() {
             "'user' changes at the next start.",
         ]
     );
+}
+
+#[test]
+fn a_reload_does_not_lock_everyone_out() {
+    for (runs, new, stays) in [
+        ("", "listener 1883\nprotocol mqtt", true),
+        ("listener 1 127.0.0.1", "listener 1 192.0.2.1\nprotocol mqtt", true),
+        ("listener 1 192.0.2.1", "listener 1 0.0.0.0\nprotocol mqtt", true),
+        // Who is let in at a narrow address is not let in from everywhere.
+        ("listener 1", "listener 1 127.0.0.1\nprotocol mqtt", false),
+        ("listener 1", "listener 1 0.0.0.0\nprotocol mqtt", false),
+        ("listener 1 192.0.2.1", "listener 1 192.0.2.2\nprotocol mqtt", false),
+        ("listener 1 192.0.2.1", "listener 1\nbind_interface lo\nprotocol mqtt", false),
+        ("listener 1 127.0.0.1", "listener 2 127.0.0.1\nprotocol mqtt", false),
+        ("listener 0 /x", "listener 0 /y\nprotocol mqtt", false),
+    ] {
+        let (runs, mut new) = (settings(runs), settings(new));
+        let asked = new.listeners[0].endpoint.to_string();
+        match new.fit_to(&runs) {
+            Ok(remarks) => {
+                assert!(stays, "{asked}");
+                assert_eq!(endpoints(&new), endpoints(&runs));
+                assert_eq!(new.listeners[0].protocol, Some(Protocol::Mqtt));
+                let place = &runs.listeners[0].endpoint;
+                let remark = format!(
+                    "{place} stays open in place of {asked}, with all that is configured for {asked}; the address \
+                     changes at the next start."
+                );
+                assert_eq!(remarks, [remark]);
+            }
+            Err(problem) => {
+                assert!(
+                    !stays && problem.message.contains(&format!("and {asked} can be opened")),
+                    "{problem}"
+                );
+            }
+        }
+    }
+    // What has its own address is no one else's.
+    let runs = settings("listener 1 127.0.0.1\nlistener 1 ::1");
+    let mut new = settings("listener 1 ::1\nprotocol mqtt\nlistener 1 0.0.0.0\nprotocol websockets");
+    new.fit_to(&runs).unwrap();
+    let protocols: Vec<_> = new.listeners.iter().map(|l| l.protocol).collect();
+    assert_eq!(protocols, [Some(Protocol::Websockets), Some(Protocol::Mqtt)]);
 }
 
 #[test]
