@@ -9,7 +9,7 @@ mod systemd;
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, Watch};
+use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, User, Watch};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -236,12 +236,12 @@ fn give_up_root(user: Option<&str>, logger: &Logger, pid_file: Option<&PidFile>)
         log::warn!("Running as root. Name a user for it to become: user hikyaku");
         return Ok(());
     };
-    let user = privileges::find(name)?;
+    let user = User::find(name)?;
     logger.give_files_to(user.uid, user.gid);
     if let Some(PidFile(path)) = pid_file {
         let _ = std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid));
     }
-    user.become_it().map_err(|e| format!("Cannot become user '{name}': {e}."))
+    privileges::become_user(&user).map_err(|e| format!("Cannot become user '{name}': {e}."))
 }
 
 /// The file with the process id, removed with the value.

@@ -313,6 +313,39 @@ fn files_that_the_user_could_not_read_again_are_warned_of() {
     assert!(!output(&["-t", &file]).2.contains("at SIGHUP"));
 }
 
+#[test]
+fn who_may_not_read_a_file_is_told_with_what_helps() {
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = Dir::new("denied");
+    dir.set_mode(".", 0o755);
+    // Where it was built others may have no way to.
+    let broker = dir.path("hikyaku");
+    fs::copy(env!("CARGO_BIN_EXE_hikyaku"), &broker).unwrap();
+    let (users, acl) = (dir.write("users", &user("ann", "a")), dir.write("acl", "topic a\n"));
+    dir.set_mode("users", 0o600);
+    dir.set_mode("acl", 0o600);
+    dir.certify("server");
+    dir.set_mode("server.key", 0o600);
+    let text = format!(
+        "listener 1 127.0.0.1\npassword_file {users}\nacl_file {acl}\ncertfile {0}.crt\nkeyfile {0}.key\n",
+        dir.path("server")
+    );
+    let file = dir.write("x.conf", &text);
+    let ended = Command::new(broker).args(["-t", &file]).uid(65_534).gid(65_534).output().unwrap();
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(3), "{told}");
+    for file in [users, acl, dir.path("server.key")] {
+        let line = told.lines().find(|line| line.contains(&file)).unwrap_or_else(|| panic!("{file}: {told}"));
+        let cure = format!(
+            "who asks, may not read it ({file}). 'chgrp nogroup {file} && chmod g+r {file}' ends that"
+        );
+        assert!(line.contains(&cure) && line.contains("user 'nobody'"), "{line}");
+    }
+}
+
 /// The code of this language in docs/configuration.md.
 fn example(language: &str) -> String {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");

@@ -33,6 +33,7 @@ pub use password::{
 };
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};
+use crate::user::unreadable;
 use hasher::Question;
 use hikyaku_proto::broker::rights::{Rights, Rules};
 use hikyaku_proto::broker::{
@@ -294,7 +295,7 @@ fn read_text(option: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<S
             None
         }
         Err(e) => {
-            fail(e.to_string());
+            fail(unreadable(path, &e));
             None
         }
     }

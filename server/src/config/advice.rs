@@ -2,6 +2,7 @@
 
 use super::draft::{Bridge, Door, Draft};
 use super::settings::{Place, Severity};
+use crate::user::unreadable;
 use std::path::Path;
 
 pub(super) fn check(draft: &mut Draft) {
@@ -74,7 +75,7 @@ fn check_files(draft: &mut Draft) {
     }
     for (name, file, at) in files {
         if let Err(e) = open(name, &file) {
-            let message = format!("Unable to open {name} '{}'. {e}.", file.display());
+            let message = format!("Unable to open {name} '{}'. {}.", file.display(), unreadable(&file, &e));
             draft.say_at(at, Severity::Error, message);
         }
     }

@@ -5,6 +5,7 @@ use super::lines::{self, Line, Value};
 use super::options::{self, Repeat, Scope, Spec, Status, Takes};
 use super::settings::{Place, Severity};
 use super::{number, suggest};
+use crate::user::unreadable;
 use std::path::{Path, PathBuf};
 
 /// Reads the main file.
@@ -16,10 +17,11 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
     let content = match std::fs::read(file) {
         Ok(content) => content,
         Err(e) => {
+            let why = unreadable(file, &e);
             let file = file.display();
             let message = match e.kind() {
                 std::io::ErrorKind::IsADirectory => format!("Config file '{file}' is a directory."),
-                _ => format!("Unable to open config file '{file}'.\n{e}."),
+                _ => format!("Unable to open config file '{file}'.\n{why}."),
             };
             return draft.say_at(included_at.cloned(), Severity::Error, message);
         }
@@ -43,7 +45,10 @@ fn include(draft: &mut Draft, directory: &str, at: &Place) {
     match files_in(Path::new(directory)) {
         Ok(files) => files.iter().for_each(|file| read(draft, file, Some(at))),
         Err(e) => {
-            let message = format!("Unable to open include_dir '{directory}'. {e}.");
+            let message = format!(
+                "Unable to open include_dir '{directory}'. {}.",
+                unreadable(Path::new(directory), &e)
+            );
             draft.say_at(Some(at.clone()), Severity::Error, message);
         }
     }

@@ -3,6 +3,7 @@
 use super::certificate::{Naming, is_issued_by, validity};
 use super::clients::Clients;
 use crate::config::{Place, Problem, Severity, TlsSettings, TlsVersion};
+use crate::user::unreadable;
 use crate::watch::Watch;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
@@ -256,7 +257,9 @@ impl Files<'_> {
             given.extend(self.certificates("cafile", path)?);
         }
         if let Some(path) = capath {
-            let problem = |e| self.problem(format!("capath '{}' cannot be read: {e}", path.display()));
+            let problem = |e| {
+                self.problem(format!("capath '{}' cannot be read: {}", path.display(), unreadable(path, &e)))
+            };
             for entry in fs::read_dir(path).map_err(problem)? {
                 let file = entry.map_err(problem)?.path();
                 if file.is_file() {
@@ -281,7 +284,9 @@ impl Files<'_> {
     }
 
     fn read(&self, option: &str, path: &Path) -> Result<Vec<u8>, Problem> {
-        fs::read(path).map_err(|e| self.problem(format!("{option} '{}' cannot be read: {e}", path.display())))
+        fs::read(path).map_err(|e| {
+            self.problem(format!("{option} '{}' cannot be read: {}", path.display(), unreadable(path, &e)))
+        })
     }
 
     fn problem(&self, message: String) -> Problem {
