@@ -23,6 +23,7 @@ mod census;
 mod clock;
 pub mod config;
 mod connection;
+mod foresight;
 mod inherited;
 mod letter;
 mod listener;
@@ -35,8 +36,9 @@ mod wake;
 mod watch;
 mod worker;
 
+pub use foresight::foresee;
 pub use inherited::Inherited;
 pub use server::{Bindings, Options, Remote, Server, StartError};
 pub use transport::Certificates;
-pub use user::{Obstacle, User};
+pub use user::{Obstacle, User, unwritable};
 pub use watch::Watch;

@@ -5,6 +5,7 @@ use crate::config::{Endpoint, ListenerSettings};
 use crate::inherited::Inherited;
 use crate::refusal::{Refusal, Refusals};
 use crate::transport::{self, Transport};
+use crate::user::unwritable;
 use hikyaku_proto::time::Instant;
 use mio::net::TcpListener;
 #[cfg(unix)]
@@ -86,7 +87,8 @@ pub(crate) fn bind(
         #[cfg(unix)]
         Endpoint::Unix(path) => {
             let name = path.display().to_string();
-            let socket = listen_unix(path).map_err(|e| (name.clone(), e))?;
+            let named = |e: io::Error| io::Error::new(e.kind(), unwritable(path, &e));
+            let socket = listen_unix(path).map_err(|e| (name.clone(), named(e)))?;
             log::info!("Opening unix listen socket on path {name}.");
             let socket = Listening::Unix(socket, Some(SocketFile(path.clone())));
             bound.push(new(socket, name, None));
@@ -129,7 +131,51 @@ fn keep_alive(socket: &Socket) {
     }
 }
 
+/// Whether there are the addresses and the device to listen on, at some port.
+///
+/// # Errors
+/// The first address that is not there, without its port.
+pub(crate) fn try_addresses(settings: &ListenerSettings) -> Result<(), (String, io::Error)> {
+    let Endpoint::Tcp { addresses } = &settings.endpoint else { return Ok(()) };
+    for (i, &address) in addresses.iter().enumerate() {
+        match open(SocketAddr::new(address.ip(), 0), settings.bind_interface.as_deref()) {
+            Err(e) if i == 0 || !is_absent(&e) => return Err((address.ip().to_string(), e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What to do about an address that cannot be listened on: nothing, or a sentence after a blank.
+pub(crate) fn explain(address: &str, cause: &io::Error) -> String {
+    let port = address.parse().map(|address: SocketAddr| address.port());
+    match (cause.kind(), port) {
+        (io::ErrorKind::AddrInUse, Ok(port)) => format!(
+            " Is another broker running? 'ss -ltnp sport = :{port}' shows, to root, who has the port; \
+             'systemctl disable --now mosquitto' ends Debian's mosquitto."
+        ),
+        (io::ErrorKind::AddrInUse, Err(_)) => {
+            " Is another broker running? A file that is no socket is left alone, too.".to_owned()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            " This machine has no such address; 'ip address' shows those it has.".to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, Ok(port)) if port < 1024 => {
+            " Ports below 1024 take root, or the capability CAP_NET_BIND_SERVICE.".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+    let socket = open(address, interface)?;
+    keep_alive(&socket);
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// A socket that is bound.
+fn open(address: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     #[cfg(unix)]
@@ -138,15 +184,16 @@ fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListene
         socket.set_only_v6(true)?;
     }
     #[cfg(target_os = "linux")]
-    socket.bind_device(interface.map(str::as_bytes))?;
+    socket.bind_device(interface.map(str::as_bytes)).map_err(|e| {
+        let device = interface.unwrap_or_default().escape_debug();
+        io::Error::new(e.kind(), format!("bind_interface '{device}': {e}"))
+    })?;
     #[cfg(not(target_os = "linux"))]
     if interface.is_some() {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    keep_alive(&socket);
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(socket)
 }
 
 #[cfg(unix)]

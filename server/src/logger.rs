@@ -67,6 +67,13 @@ impl Logger {
         log::set_max_level(self.filter.as_ref().map_or(by_type, |f| f.filter()));
     }
 
+    /// Whether errors are shown where the broker was started.
+    pub fn shows_errors(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let is_shown = |sink: &Sink| matches!(sink, Sink::Stderr | Sink::Stdout);
+        log::log_enabled!(Level::Error) && state.settings.types.error && state.sinks.iter().any(is_shown)
+    }
+
     /// Gives the log files to a user, so that they can be written when opened again.
     pub fn give_files_to(&self, uid: u32, gid: u32) {
         for sink in &self.state.read().unwrap_or_else(PoisonError::into_inner).sinks {
@@ -84,11 +91,10 @@ fn open(settings: &LogSettings) -> Result<Vec<Sink>, Unusable> {
             LogDestination::Stderr => Sink::Stderr,
             LogDestination::Stdout => Sink::Stdout,
             LogDestination::File(path) => {
-                Sink::File(
-                    File::options().append(true).create(true).open(path).map_err(|e| {
-                        format!("Unable to open log file {} for writing. {e}.", path.display())
-                    })?,
-                )
+                Sink::File(File::options().append(true).create(true).open(path).map_err(|e| {
+                    let why = hikyaku::unwritable(path, &e);
+                    format!("Unable to open log file {} for writing. {why}.", path.display())
+                })?)
             }
             LogDestination::Syslog { facility } => Sink::Syslog { socket: syslog()?, facility: *facility },
             // Said by the configuration.

@@ -9,7 +9,7 @@ mod systemd;
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, User, Watch};
+use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, User, Watch, unwritable};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -52,8 +52,15 @@ fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Says what there is to say of the configuration. Changes nothing.
 fn test(run: &Run) -> ExitCode {
-    match read_all(run, &[], None) {
-        Ok(((settings, _), problems)) => {
+    let read = read_all(run, &[], None).and_then(|((settings, _), mut problems)| {
+        problems.extend(hikyaku::foresee(&settings));
+        match problems.iter().any(|p| p.severity == Severity::Error) {
+            true => Err(problems),
+            false => Ok((settings, problems)),
+        }
+    });
+    match read {
+        Ok((settings, problems)) => {
             print(&mut std::io::stderr(), &lines(problems), 0);
             let listeners = lines(settings.listeners.iter().map(ListenerSettings::describe));
             print(&mut std::io::stdout(), &format!("{listeners}Configuration file is OK.\n"), 0)
@@ -153,6 +160,9 @@ fn serve(run: &Run) -> ExitCode {
         }
         Err(Failure { code, message }) => {
             log::error!("{message}");
+            if run.verbosity != Some(Verbosity::Quiet) && !logger.shows_errors() {
+                print(&mut std::io::stderr(), &format!("Error: {message}\n"), code);
+            }
             ExitCode::from(code)
         }
     }
@@ -250,7 +260,7 @@ struct PidFile(PathBuf);
 impl PidFile {
     fn write(path: &Path) -> Result<PidFile, String> {
         fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|e| format!("Unable to write pid file {}. {e}.", path.display()))?;
+            .map_err(|e| format!("Unable to write pid file {}. {}.", path.display(), unwritable(path, &e)))?;
         Ok(PidFile(path.into()))
     }
 }
@@ -258,7 +268,11 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_file(&self.0) {
-            log::debug!("The pid file {} stays: {e}.", self.0.display());
+            let directory = self.0.parent().unwrap_or(Path::new("/")).display();
+            log::warn!(
+                "The pid file {} cannot be removed from {directory}, and stays: {e}.",
+                self.0.display()
+            );
         }
     }
 }

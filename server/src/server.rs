@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::config::{ListenerSettings, Problem, Settings, Severity};
 use crate::inherited::{Inherited, deal};
 use crate::letter::Letter;
-use crate::listener::{Bound, bind};
+use crate::listener::{Bound, bind, explain};
 use crate::transport::{Certificates, Gates};
 use crate::wake::{Letterbox, mailbox};
 use crate::worker::{Common, MAILBOX, Seat, Worker};
@@ -334,9 +334,15 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Listen { address, cause } if cause.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "Permission denied: cannot listen on {address}.")
+                write!(
+                    f,
+                    "Permission denied: cannot listen on {address} ({cause}).{}",
+                    explain(address, cause)
+                )
             }
-            StartError::Listen { address, cause } => write!(f, "Cannot listen on {address}: {cause}."),
+            StartError::Listen { address, cause } => {
+                write!(f, "Cannot listen on {address}: {cause}.{}", explain(address, cause))
+            }
             StartError::Settings(problem) => problem.fmt(f),
             StartError::Inherited(what) => f.write_str(what),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),

@@ -149,6 +149,25 @@ impl Obstacle {
     }
 }
 
+/// Why a file cannot be written, or made: which directory is missing, which user may not.
+pub fn unwritable(path: &Path, error: &io::Error) -> String {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    match error.kind() {
+        io::ErrorKind::NotFound if directory.is_some_and(|directory| !directory.exists()) => {
+            let directory = directory.unwrap_or(path).display();
+            format!("{error}: there is no directory '{directory}'")
+        }
+        io::ErrorKind::PermissionDenied => {
+            let user = User::of_process();
+            let obstacle = user
+                .obstacle_to_write(path, false)
+                .map_or(String::new(), |o| format!(", who may not {}", o.what()));
+            format!("{error}: this is done by user '{}'{obstacle}", user.name())
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// Why a file cannot be read. For want of permission that names the user, and what to do.
 pub(crate) fn unreadable(path: &Path, error: &io::Error) -> String {
     if error.kind() != io::ErrorKind::PermissionDenied {

@@ -92,6 +92,33 @@ fn a_test_says_who_may_connect_and_touches_nothing() {
 }
 
 #[test]
+fn a_test_says_what_a_start_would_fail_of() {
+    let dir = Dir::new("foresight");
+    let text = format!(
+        "pid_file /nowhere/pid\nlog_dest file {0}\nlistener 0 /nowhere/else/socket\nlistener 1884 203.0.113.1\n\
+         listener 1884 127.0.0.1\nbind_interface nosuch0\n",
+        dir.path("")
+    );
+    let file = dir.write("x.conf", &text);
+    let (code, out, err) = output(&["-t", &file]);
+    assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
+    for expected in [
+        "Error: pid_file '/nowhere/pid' cannot be made. No such file or directory (os error 2): there is no directory \
+         '/nowhere'."
+            .to_owned(),
+        format!("Error: log_dest file '{}' cannot be made. It is a directory.", dir.path("")),
+        format!("{file}:3:1: Error: listener '/nowhere/else/socket' cannot be made. No such file"),
+        format!("{file}:4:1: Error: Cannot listen on 203.0.113.1: Cannot assign requested address"),
+        format!("{file}:5:1: Error: Cannot listen on 127.0.0.1: bind_interface 'nosuch0': No such device"),
+    ] {
+        assert!(err.contains(&expected), "{expected}\n{err}");
+    }
+    // What the service manager makes when it starts the service.
+    let (code, _, err) = output(&["-t", &dir.write("y.conf", "pid_file /run/no-such-service/pid\n")]);
+    assert!(code == Some(0) && err.starts_with("Warning: pid_file '/run/no-such-service/pid'"), "{err}");
+}
+
+#[test]
 fn a_beginners_file_starts_as_it_stands() {
     let dir = Dir::new("beginner");
     let ports = [free_port(), free_port(), free_port()];
@@ -187,8 +214,15 @@ fn log_lines_are_as_configured() {
         let (time, _) = line.split_once(": ").unwrap();
         assert!(time.len() == 19 && time.as_bytes()[10] == b'T' && time.starts_with("20"), "{line}");
     }
-    let (code, out, err) = output(&["-q", "-c", &dir.write("y.conf", "pid_file /nowhere/x"), "-p", "1"]);
+    let fails = dir.write("y.conf", "pid_file /nowhere/x\nlog_dest none");
+    let port = free_port().to_string();
+    let (code, out, err) = output(&["-q", "-c", &fails, "-p", &port]);
     assert_eq!((code, out, err), (Some(1), String::new(), String::new()));
+    // Nobody looks into a log that is not there.
+    let (code, _, err) = output(&["-c", &fails, "-p", &port]);
+    let expected = "Error: Unable to write pid file /nowhere/x. No such file or directory (os error 2): there is no \
+                    directory '/nowhere'.\n";
+    assert_eq!((code, err.as_str()), (Some(1), expected));
 }
 
 #[test]

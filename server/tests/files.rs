@@ -240,7 +240,7 @@ fn a_reload_that_would_lock_everyone_out_keeps_the_port_or_is_refused() {
 #[test]
 fn a_user_that_does_not_exist_is_a_mistake_of_the_configuration() {
     let dir = Dir::new("user");
-    let file = dir.write("x.conf", "pid_file /nowhere/x\nuser no-such-user\n");
+    let file = dir.write("x.conf", "max_qos 1\nuser no-such-user\n");
     let place = format!("{file}:2:1: ");
     let (code, _, err) = output(&["-t", &file]);
     if rustix::process::geteuid().is_root() {
