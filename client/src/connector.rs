@@ -9,6 +9,9 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+/// How long a goodbye may take that nobody asked for.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// What a [`Client`] is made from: where the server is, and how to be there.
 ///
 /// ```no_run
@@ -161,6 +164,20 @@ impl Connector {
         filters: &[(&str, SubscribeOptions)],
         properties: Properties<'_>,
     ) -> Result<(Client, Subscription), Error> {
+        let (client, subscription) = self.connect_requesting(filters, properties)?;
+        if let Err(Error::Rejected(_)) = subscription {
+            // Whoever ends now has said goodbye, and leaves no will.
+            let _ = client.disconnect(GOODBYE);
+        }
+        Ok((client, subscription?))
+    }
+
+    /// As [`Connector::connect_subscribed`], with the client also if it may not subscribe.
+    pub(crate) fn connect_requesting(
+        self,
+        filters: &[(&str, SubscribeOptions)],
+        properties: Properties<'_>,
+    ) -> Result<(Client, Result<Subscription, Error>), Error> {
         let deadline = self.deadline();
         let (client, driver) = self.prepare()?;
         let (number, queue) = client.inner.lock().add_subscription(filters, properties, true);
@@ -168,11 +185,11 @@ impl Connector {
         spawn(driver)?;
         client.wait_connected(deadline)?;
         if filters.is_empty() {
-            return Ok((client, subscription));
+            return Ok((client, Ok(subscription)));
         }
         let timeout = client.inner.behavior.request_timeout;
         let left = deadline.map_or(timeout, |at| at.saturating_duration_since(Instant::now()).min(timeout));
-        let subscription = client.request(subscription, left)?;
+        let subscription = client.request(subscription, left);
         Ok((client, subscription))
     }
 

@@ -6,8 +6,11 @@ mod broker;
 
 use broker::{Broker, SECONDS_10};
 use hikyaku_client::{Client, Options, QoS, Version};
+use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
+use hikyaku_proto::broker::{Config, Listener};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
 fn command(program: &str, broker: &Broker, args: &[&str]) -> Command {
@@ -320,4 +323,37 @@ fn options_come_from_files() {
     std::fs::write(&named, "-t o\n--nmae x\n").unwrap();
     let output = run(PUB, &broker, &["-o", named.to_str().unwrap()]);
     assert!(text(&output.stderr).contains("named:2\n"), "{output:?}");
+}
+
+#[test]
+fn who_may_not_subscribe_takes_leave() {
+    let rule = |access, filter: &str| Rule { who: Who::Pattern, access, filter: filter.into(), line: 0 };
+    let rules = vec![rule(Access::ReadWrite, "#"), rule(Access::Deny, "closed/#")];
+    let listener =
+        Listener { rights: Arc::new(Rights::Rules(Rules::new(None, rules))), ..Listener::default() };
+    let broker = Broker::start_with(Config { listeners: vec![listener], ..Config::default() });
+    let watcher = Subscriber::start(&broker, &["-t", "seen/#", "-C", "1", "-v"]);
+    for version in ["311", "5"] {
+        let will = ["-t", "closed/a", "--will-topic", "seen/will", "--will-payload", "x", "-V", version];
+        let output = run(SUB, &broker, &will);
+        assert_eq!(text(&output.stderr), "All subscription requests were denied.\n");
+        assert_eq!(output.status.code(), Some(0));
+    }
+    let request = [
+        "-t",
+        "a",
+        "-m",
+        "x",
+        "-e",
+        "closed/a",
+        "--will-topic",
+        "seen/will",
+        "--will-payload",
+        "x",
+        "-V",
+        "5",
+    ];
+    assert_eq!(run(RR, &broker, &request).status.code(), Some(0));
+    publish(&broker, &["-t", "seen/end", "-m", "x"]);
+    assert_eq!(text(&watcher.end().0), "seen/end x\n");
 }

@@ -30,15 +30,16 @@ pub(super) fn run(config: Config) -> Result<u8, Failure> {
     }
     let options = crate::SubscribeOptions { qos: config.qos, ..config.subscribe_options };
     let filters = [(response_topic.as_str(), options)];
-    let connected = connector.connect_subscribed(&filters, config.subscribe_properties.as_properties());
+    let connected = connector.connect_requesting(&filters, config.subscribe_properties.as_properties());
     let (client, messages) = match connected {
-        Ok((client, messages)) => (Arc::new(client), messages),
-        Err(Error::Rejected(reason)) => {
+        Ok((client, Ok(messages))) => (Arc::new(client), messages),
+        Ok((client, Err(Error::Rejected(reason)))) => {
             warn(&config, &reason.to_string());
+            session::goodbye(&client, &config);
             return Ok(0);
         }
-        Err(_) if deadline.is_some_and(|at| at <= Instant::now()) => return timed_out(),
-        Err(error) => return Err(failure(&error, config.version)),
+        Ok((_, Err(_))) | Err(_) if deadline.is_some_and(|at| at <= Instant::now()) => return timed_out(),
+        Ok((_, Err(error))) | Err(error) => return Err(failure(&error, config.version)),
     };
     ending.set(&client);
     let sent_at = Instant::now();

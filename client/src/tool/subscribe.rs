@@ -29,18 +29,19 @@ pub(super) fn run(config: Config) -> Result<u8, Failure> {
     }
     let options = crate::SubscribeOptions { qos: config.qos, ..config.subscribe_options };
     let filters: Vec<_> = config.topics.iter().map(|topic| (topic.as_str(), options)).collect();
-    let connected = connector.connect_subscribed(&filters, config.subscribe_properties.as_properties());
+    let connected = connector.connect_requesting(&filters, config.subscribe_properties.as_properties());
     let (client, messages) = match connected {
-        Ok((client, messages)) => (Arc::new(client), messages),
-        Err(Error::Rejected(reason)) => {
+        Ok((client, Ok(messages))) => (Arc::new(client), messages),
+        Ok((client, Err(Error::Rejected(reason)))) => {
             if config.debug && !config.quiet {
                 let _ = output.line(&format!("Subscribed (mid: 1): {}", reason as u8));
             }
             warn(&config, "All subscription requests were denied.");
+            session::goodbye(&client, &config);
             return Ok(0);
         }
-        Err(_) if deadline.is_some_and(|at| at <= Instant::now()) => return timed_out(),
-        Err(error) => return Err(failure(&error, config.version)),
+        Ok((_, Err(_))) | Err(_) if deadline.is_some_and(|at| at <= Instant::now()) => return timed_out(),
+        Ok((_, Err(error))) | Err(error) => return Err(failure(&error, config.version)),
     };
     ending.set(&client);
     let mut program = Program { config: &config, client: &client, output, shown: 0 };

@@ -33,6 +33,10 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Broker {
+        Broker::start_with(Config::default())
+    }
+
+    pub fn start_with(config: Config) -> Broker {
         let poll = Poll::new().unwrap();
         let mut listener = TcpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
@@ -40,7 +44,7 @@ impl Broker {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
         let order = Arc::new(AtomicUsize::new(NOTHING));
         let given = order.clone();
-        let thread = std::thread::spawn(move || Served::new(poll, listener).run(&given));
+        let thread = std::thread::spawn(move || Served::new(poll, listener, config).run(&given));
         Broker { addr, order, waker, thread: Some(thread) }
     }
 
@@ -69,8 +73,8 @@ struct Served {
 }
 
 impl Served {
-    fn new(poll: Poll, listener: TcpListener) -> Served {
-        let config = Arc::new(Config { sys_interval_s: 0, ..Config::default() });
+    fn new(poll: Poll, listener: TcpListener, config: Config) -> Served {
+        let config = Arc::new(Config { sys_interval_s: 0, ..config });
         let placement = Arc::new(Placement::new(1, 1));
         let shard = Shard::new(0, 1, 1, config, placement, Moment::ZERO);
         Served { poll, listener, shard, streams: BTreeMap::new(), connections: 0, started: Instant::now() }
