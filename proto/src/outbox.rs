@@ -118,6 +118,8 @@ impl Outbox {
 pub struct Pool {
     free: Vec<Vec<u8>>,
     free_bytes: usize,
+    /// How many packets were put into the outboxes that use it.
+    pub packets: u64,
 }
 
 /// What a pool keeps at the most.

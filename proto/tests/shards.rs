@@ -537,6 +537,34 @@ fn sys_is_summed() {
 }
 
 #[test]
+fn sys_has_averages_and_bytes() {
+    let mut rig = Rig::new(1, 0, Config { sys_interval_s: 10, ..quiet() });
+    rig.send("p", "CONNECT p clean");
+    rig.send("s", "CONNECT s clean; SUBSCRIBE id=1 a");
+    rig.settle();
+    for _ in 0..10 {
+        rig.send("p", "PUBLISH a 12345");
+    }
+    // Ten before the first report: 60 a minute, of which 1 - exp(-1/6) counts; then nothing for a minute.
+    rig.advance(Duration::from_secs(15));
+    let topics = "$SYS/broker/load/publish/received/1min $SYS/broker/publish/bytes/received \
+                  $SYS/broker/publish/bytes/sent $SYS/broker/load/connections/15min";
+    rig.send("t", &format!("CONNECT t clean; SUBSCRIBE id=1 {topics}"));
+    let news = rig.news("t");
+    for expected in [
+        "load/publish/received/1min 9.21 r",
+        "publish/bytes/received 50 r",
+        "publish/bytes/sent 50 r",
+        "load/connections/15min 0.13 r",
+    ] {
+        assert!(news.contains(expected), "{news}");
+    }
+    rig.advance(Duration::from_secs(60));
+    let news = rig.news("t");
+    assert!(news.contains("load/publish/received/1min 3.39"), "{news}");
+}
+
+#[test]
 fn sys_switched_off_and_on_reports_once() {
     let sys = |s| Config { sys_interval_s: s, ..quiet() };
     let mut rig = Rig::new(1, 0, sys(10));

@@ -105,6 +105,7 @@ impl Shard {
     }
 
     pub(super) fn on_connect(&mut self, id: ConnId, connect: &Connect<'_>) -> Flow {
+        self.counters.connects += 1;
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let v5 = connect.version.is_v5();
         conn.link.version = connect.version;

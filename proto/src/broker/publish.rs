@@ -218,6 +218,7 @@ impl Shard {
         let receive_maximum = usize::from(self.config.max_inflight_messages.max(1));
         let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
         self.counters.publish_received += 1;
+        self.counters.publish_bytes_received += publication.payload.len() as u64;
         let Some(conn) = conn_at(&mut self.conns, id) else { return Flow::Closed };
         let (session, v5) = (conn.session, conn.link.version.is_v5());
         let max_qos = self.config.limits(conn.listener).max_qos;
@@ -574,6 +575,7 @@ impl Shard {
         match message.raw {
             Some(bytes) if !conn.link.version.is_v5() && !retain && conn.mount.is_none() => {
                 conn.link.outbox.writer(pool).extend_from_slice(bytes);
+                pool.packets += 1;
             }
             _ => {
                 let publication = message.publication;
@@ -599,6 +601,7 @@ impl Shard {
             }
         }
         counters.publish_sent += 1;
+        counters.publish_bytes_sent += message.publication.payload.len() as u64;
         conn.mark_dirty(id, dirty);
     }
 

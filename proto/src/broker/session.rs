@@ -279,6 +279,7 @@ impl Shard {
                 counters.publish_dropped += 1;
             } else {
                 counters.publish_sent += 1;
+                counters.publish_bytes_sent += message.payload().len() as u64;
             }
         }
         counters.publish_dropped += *expired;

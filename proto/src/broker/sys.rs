@@ -1,4 +1,5 @@
-//! `$SYS`: every shard counts for itself, shard 0 adds up and publishes.
+//! `$SYS`: every shard counts for itself, shard 0 adds up and publishes. The topics are mosquitto's, and so is the way loads
+//! are averaged: a rate a minute, in which what is older than one, five or fifteen minutes has lost most of its weight.
 
 use super::Shard;
 use super::peer::PeerMessage;
@@ -12,7 +13,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// What a shard counts. Sums since its start, but for the first six, which say how many there are now.
+/// What a shard counts. Sums since its start, but for the first seven, which say how many there are now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connected clients.
@@ -27,10 +28,14 @@ pub struct Counters {
     pub retained: u64,
     /// Messages queued or in flight.
     pub stored: u64,
+    /// The bytes these take up.
+    pub stored_bytes: u64,
     /// Sessions that expired.
     pub clients_expired: u64,
     /// Packets received.
     pub messages_received: u64,
+    /// Packets sent.
+    pub messages_sent: u64,
     /// Bytes received.
     pub bytes_received: u64,
     /// Bytes sent.
@@ -39,10 +44,16 @@ pub struct Counters {
     pub publish_received: u64,
     /// PUBLISH packets sent.
     pub publish_sent: u64,
+    /// Bytes of payload of those received.
+    pub publish_bytes_received: u64,
+    /// Bytes of payload of those sent.
+    pub publish_bytes_sent: u64,
     /// Messages dropped: a full queue, an expired message, a client that does not read.
     pub publish_dropped: u64,
     /// Connections opened.
     pub connections: u64,
+    /// CONNECT packets received.
+    pub connects: u64,
 }
 
 impl Counters {
@@ -54,14 +65,19 @@ impl Counters {
             shared_subscriptions,
             retained,
             stored,
+            stored_bytes,
             clients_expired,
             messages_received,
+            messages_sent,
             bytes_received,
             bytes_sent,
             publish_received,
             publish_sent,
+            publish_bytes_received,
+            publish_bytes_sent,
             publish_dropped,
             connections,
+            connects,
         } = other;
         self.clients_connected += clients_connected;
         self.clients_total += clients_total;
@@ -69,14 +85,19 @@ impl Counters {
         self.shared_subscriptions += shared_subscriptions;
         self.retained += retained;
         self.stored += stored;
+        self.stored_bytes += stored_bytes;
         self.clients_expired += clients_expired;
         self.messages_received += messages_received;
+        self.messages_sent += messages_sent;
         self.bytes_received += bytes_received;
         self.bytes_sent += bytes_sent;
         self.publish_received += publish_received;
         self.publish_sent += publish_sent;
+        self.publish_bytes_received += publish_bytes_received;
+        self.publish_bytes_sent += publish_bytes_sent;
         self.publish_dropped += publish_dropped;
         self.connections += connections;
+        self.connects += connects;
     }
 }
 
@@ -88,6 +109,58 @@ pub(super) struct Reports {
     /// The values published last, in the order of the topics: only changes are published.
     last: Vec<String>,
     clients_maximum: u64,
+    loads: Loads,
+}
+
+/// Rates a minute of what is counted, for each of [`LOADS`] over each of [`MINUTES`].
+#[derive(Debug, Default)]
+struct Loads {
+    at: Instant,
+    /// What had been counted then.
+    counted: [u64; LOADS.len()],
+    rates: [[f64; MINUTES.len()]; LOADS.len()],
+}
+
+/// What there are averages of.
+const LOADS: [(&str, fn(&Counters) -> u64); 9] = [
+    ("messages/received", |c| c.messages_received),
+    ("messages/sent", |c| c.messages_sent),
+    ("publish/dropped", |c| c.publish_dropped),
+    ("publish/received", |c| c.publish_received),
+    ("publish/sent", |c| c.publish_sent),
+    ("bytes/received", |c| c.bytes_received),
+    ("bytes/sent", |c| c.bytes_sent),
+    ("sockets", |c| c.connections),
+    ("connections", |c| c.connects),
+];
+/// Over how many minutes.
+const MINUTES: [u16; 3] = [1, 5, 15];
+
+impl Loads {
+    fn on_counted(&mut self, now: Instant, sum: &Counters) {
+        let minutes = now.since(self.at).as_secs_f64() / 60.0;
+        if minutes <= 0.0 {
+            return;
+        }
+        self.at = now;
+        for (i, (_, counter)) in LOADS.iter().enumerate() {
+            let count = counter(sum);
+            let rate = count.saturating_sub(self.counted[i]) as f64 / minutes;
+            self.counted[i] = count;
+            for (average, over) in self.rates[i].iter_mut().zip(MINUTES) {
+                *average = rate + decay(minutes / f64::from(over)) * (*average - rate);
+            }
+        }
+    }
+}
+
+/// `exp(-x)`, which `core` does not have: the limit's 65,536th step is right to four digits for what matters here.
+fn decay(x: f64) -> f64 {
+    let mut power = (1.0 - x / 65_536.0).max(0.0);
+    for _ in 0..16 {
+        power *= power;
+    }
+    power
 }
 
 impl Shard {
@@ -97,6 +170,7 @@ impl Shard {
             clients_total: self.sessions.len() as u64,
             subscriptions: self.subscriptions.len() as u64,
             retained: self.retained.len() as u64,
+            messages_sent: self.pool.packets,
             ..self.counters
         }
     }
@@ -114,6 +188,8 @@ impl Shard {
         let mut counters = self.counters();
         counters.stored =
             self.sessions.iter().map(|(_, s)| (s.outgoing.in_flight() + s.outgoing.queued()) as u64).sum();
+        counters.stored_bytes =
+            self.sessions.iter().map(|(_, s)| s.outgoing.in_flight_bytes() + s.outgoing.queued_bytes()).sum();
         if self.id == 0 {
             self.on_counters(0, counters);
             self.publish_sys();
@@ -133,18 +209,26 @@ impl Shard {
     fn publish_sys(&mut self) {
         let mut sum = Counters::default();
         self.reports.of_shard.iter().for_each(|c| sum.add(c));
-        self.reports.clients_maximum = self.reports.clients_maximum.max(sum.clients_connected);
-        let values: [(&str, String); 20] = [
+        let now = self.now;
+        let reports = &mut self.reports;
+        reports.clients_maximum = reports.clients_maximum.max(sum.clients_connected);
+        reports.loads.on_counted(now, &sum);
+        let away = sum.clients_total.saturating_sub(sum.clients_connected).to_string();
+        let values: [(&str, String); 26] = [
             ("version", self.config.version.clone()),
-            ("uptime", format!("{} seconds", self.now.since(self.started).as_secs())),
+            ("uptime", format!("{} seconds", now.since(self.started).as_secs())),
             ("clients/total", sum.clients_total.to_string()),
             ("clients/connected", sum.clients_connected.to_string()),
-            ("clients/disconnected", sum.clients_total.saturating_sub(sum.clients_connected).to_string()),
-            ("clients/maximum", self.reports.clients_maximum.to_string()),
+            ("clients/active", sum.clients_connected.to_string()),
+            ("clients/disconnected", away.clone()),
+            ("clients/inactive", away),
+            ("clients/maximum", reports.clients_maximum.to_string()),
             ("clients/expired", sum.clients_expired.to_string()),
             ("messages/received", sum.messages_received.to_string()),
+            ("messages/sent", sum.messages_sent.to_string()),
             ("messages/stored", sum.stored.to_string()),
             ("store/messages/count", sum.stored.to_string()),
+            ("store/messages/bytes", sum.stored_bytes.to_string()),
             ("retained messages/count", sum.retained.to_string()),
             ("subscriptions/count", sum.subscriptions.to_string()),
             ("shared_subscriptions/count", sum.shared_subscriptions.to_string()),
@@ -153,9 +237,18 @@ impl Shard {
             ("publish/messages/received", sum.publish_received.to_string()),
             ("publish/messages/sent", sum.publish_sent.to_string()),
             ("publish/messages/dropped", sum.publish_dropped.to_string()),
+            ("publish/bytes/received", sum.publish_bytes_received.to_string()),
+            ("publish/bytes/sent", sum.publish_bytes_sent.to_string()),
             ("connections/socket/count", sum.connections.to_string()),
             ("workers", self.shards.to_string()),
         ];
+        let mut values: Vec<(String, String)> =
+            values.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        for ((name, _), rates) in LOADS.iter().zip(&reports.loads.rates) {
+            let named =
+                |(minutes, rate): (u16, &f64)| (format!("load/{name}/{minutes}min"), format!("{rate:.2}"));
+            values.extend(MINUTES.into_iter().zip(rates).map(named));
+        }
         self.reports.last.resize(values.len(), String::new());
         for (i, (name, value)) in values.into_iter().enumerate() {
             if self.reports.last[i] != value {

@@ -160,6 +160,7 @@ impl Link {
             out.truncate(before);
             return Ok(Sent::TooLarge);
         }
+        pool.packets += 1;
         Ok(Sent::Yes)
     }
 
@@ -177,6 +178,7 @@ impl Link {
         } else {
             out.extend_from_slice(&[first, 2, high, low]);
         }
+        pool.packets += 1;
     }
 
     /// Queues the acknowledgement of a PUBLISH: it leaves when `gate` opens, after all earlier ones
@@ -336,6 +338,7 @@ impl Link {
             Payload::Kept(message) => self.outbox.writer(pool).extend_from_slice(message.payload()),
             Payload::Bytes(bytes) => self.outbox.writer(pool).extend_from_slice(bytes),
         }
+        pool.packets += 1;
         Sent::Yes
     }
 }

@@ -171,6 +171,11 @@ impl Outgoing {
         self.queue_bytes
     }
 
+    /// How many bytes those in flight take up, as far as they may have to be sent again.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.in_flight.iter().filter_map(|entry| entry.delivery.as_ref()).map(Delivery::size).sum()
+    }
+
     /// Queues a message; [`Outgoing::next`] tells when to send it. The caller holds the limits.
     pub fn push(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.size();
