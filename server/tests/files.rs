@@ -346,6 +346,20 @@ fn who_may_not_read_a_file_is_told_with_what_helps() {
     }
 }
 
+#[test]
+fn a_user_without_keys_for_scram_is_told_to_the_operator() {
+    let dir = Dir::new("keyless");
+    let port = free_port();
+    let users = dir.write("users", &user("ann", "a"));
+    let file = dir.write("x.conf", &format!("listener {port} 127.0.0.1\npassword_file {users}\n"));
+    let mut broker = start(&file, port);
+    let options = hikyaku_client::Options::new(hikyaku_client::Version::V5, "c");
+    let connector = hikyaku_client::Connector::new(broker.address, options).unwrap();
+    assert!(connector.scram("ann", b"a").unwrap().connect().is_err());
+    broker.await_line(&format!("User 'ann' has no keys for SCRAM-SHA-256 in {users}"));
+    assert!(broker.logged.contains("'hikyaku-passwd --scram' makes them"), "{}", broker.logged);
+}
+
 /// The code of this language in docs/configuration.md.
 fn example(language: &str) -> String {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");

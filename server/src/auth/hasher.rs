@@ -60,6 +60,8 @@ pub(crate) struct Hasher {
     threads_max: usize,
     /// Of this process; drawn for the first client that uses SCRAM.
     pub(super) secret: OnceLock<Secret>,
+    /// When it was said last that a user has no keys for SCRAM.
+    pub(super) keyless_said: Arc<Mutex<Option<Instant>>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +90,15 @@ impl Hasher {
         let (questions, queue) = bounded(WAITING_MAX);
         let threads_max = if cores > 2 { 2 } else { 1 };
         let (questions, threads) = (Some(questions), Mutex::default());
-        Hasher { questions, queue, shared: Arc::default(), threads, threads_max, secret: OnceLock::new() }
+        Hasher {
+            questions,
+            queue,
+            shared: Arc::default(),
+            threads,
+            threads_max,
+            secret: OnceLock::new(),
+            keyless_said: Arc::default(),
+        }
     }
 
     /// Asks for a verdict. It may be given before this returns.

@@ -164,11 +164,18 @@ impl Hasher {
                 return answer(Verdict::Failure(ReasonCode::NotAuthorized), by);
             };
             let (exchange, by) = *begun;
+            let (keyless, said) = (exchange.keyless(), Arc::clone(&self.keyless_said));
             return self.ask(Question {
                 bytes: data.len(),
                 check: Box::new(move || exchange.finish(&data)),
                 address,
-                answer: Box::new(move |verdict| answer(verdict, by)),
+                answer: Box::new(move |verdict| {
+                    answer(verdict, by);
+                    // After the answer, whose time tells nothing.
+                    if let Some(keyless) = keyless {
+                        keyless.say(&said);
+                    }
+                }),
             });
         }
         match security.answer(&question) {

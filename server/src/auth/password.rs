@@ -32,6 +32,7 @@ pub struct PasswordFile {
     dummies: Dummies,
     /// What those who are not there borrow in SCRAM: iterations and length of the salt of each who is.
     scrams: Vec<(NonZeroU32, usize)>,
+    path: Arc<Path>,
 }
 
 /// What an unknown user's password is compared with: for each name always the same, and among many names as often
@@ -163,7 +164,7 @@ impl PasswordFile {
         let mut scrams: Vec<_> =
             users.values().filter_map(Hash::scram).map(|(i, s, _)| (i, s.len())).collect();
         scrams.sort_unstable();
-        ok.then_some(PasswordFile { users, dummies, scrams })
+        ok.then_some(PasswordFile { users, dummies, scrams, path: file })
     }
 
     /// Whether this is the user's password. Takes as long for an unknown user as for one of the users, always the
@@ -196,6 +197,11 @@ impl PasswordFile {
             hash: secret.stream("keys", username).take(2 * KEY_BYTES).collect(),
         };
         (user.cloned().unwrap_or(nobody), user.is_some())
+    }
+
+    /// Where it was read, if there is a user of this name who has no keys of SCRAM.
+    pub(super) fn without_scram(&self, username: &str) -> Option<&Arc<Path>> {
+        self.users.get(username).filter(|hash| hash.scram().is_none()).map(|_| &self.path)
     }
 
     /// How many users there are.

@@ -22,6 +22,9 @@ use hikyaku_proto::codec::ReasonCode;
 use ring::{digest, hmac, pbkdf2};
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// The name of the authentication method.
@@ -43,10 +46,34 @@ pub(super) struct Exchange {
     hash: Hash,
     /// Whether there is such a user, and the hash is its.
     known: bool,
+    /// The password file, if the user is in it with a hash of another kind.
+    keyless: Option<Arc<Path>>,
     /// What the last message has to begin with.
     prefix: String,
     /// The first messages of both, as far as they are signed.
     signed: String,
+}
+
+/// A user who wants to authenticate by SCRAM, and has no keys.
+pub(super) struct Keyless {
+    username: String,
+    path: Arc<Path>,
+}
+
+impl Keyless {
+    /// Tells the operator, no more than once a second.
+    pub(super) fn say(&self, last: &Mutex<Option<Instant>>) {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let (user, path) = (self.username.escape_debug(), self.path.display());
+        log::info!(
+            "User '{user}' has no keys for SCRAM-SHA-256 in {path}, only a hash for passwords that are sent. \
+             'hikyaku-passwd --scram' makes them of the password."
+        );
+    }
 }
 
 impl Secret {
@@ -105,13 +132,19 @@ impl Exchange {
             return None;
         }
         let (hash, known) = passwords.scram(&username, secret);
+        let keyless = passwords.without_scram(&username).cloned();
         let (iterations, salt, _) = hash.scram()?;
         let nonce = format!("{theirs}{}", nonce.0);
         let answer = format!("r={nonce},s={},i={iterations}", Base64::encode_string(salt));
         let header = Base64::encode_string(&first.as_bytes()[..first.len() - bare.len()]);
         let prefix = format!("c={header},r={nonce}");
         let signed = format!("{bare},{answer},");
-        Some((Exchange { username, hash, known, prefix, signed }, answer.into_bytes()))
+        Some((Exchange { username, hash, known, keyless, prefix, signed }, answer.into_bytes()))
+    }
+
+    /// Why a right password will not do, which the client is not told.
+    pub(super) fn keyless(&self) -> Option<Keyless> {
+        Some(Keyless { username: self.username.clone(), path: self.keyless.clone()? })
     }
 
     /// Takes the client's last message.

@@ -35,6 +35,25 @@ What differs from mosquitto in reading a file:
 * SIGHUP reads everything again and applies all of it, or, if there is an error, none. Ports, `user`, `pid_file` and
   `workers` stay as they were at the start: for these, restart. Changed certificates, passwords and rights are noticed without it.
 
+Of mosquitto's topics below `$SYS` there are all but `$SYS/broker/heap/…` and `$SYS/broker/packet/out/…`, and those of bridges and of
+`log_dest topic`; [configuration.md](configuration.md#what-it-tells-of-itself) has the list.
+
+## Moving from mosquitto
+
+1. Two brokers cannot have one port. End Debian's: `systemctl disable --now mosquitto`.
+2. Put your lines, as they are, into a file like `/etc/hikyaku/conf.d/local.conf`. `/etc/hikyaku/hikyaku.conf` has the place of
+   `/etc/mosquitto/mosquitto.conf`: leave it as it is, and leave out of yours what it has already (`include_dir`, `log_dest`, `pid_file`).
+3. Check it: `sudo hikyaku --test-config /etc/hikyaku/hikyaku.conf`.
+4. The service runs as the user `hikyaku`, not `mosquitto`. Files of passwords, rights and keys have to be readable by its group:
+   `chgrp hikyaku FILE && chmod 640 FILE`. They may stay where they are if hikyaku may enter the directory.
+5. The unit lets it write to `/var/lib/hikyaku`, `/var/log/hikyaku` and `/run/hikyaku` only, and hides `/home`. So write `log_dest file
+   /var/log/hikyaku/hikyaku.log` instead of a path below `/var/log/mosquitto`, and no `pid_file`, which systemd does not need (or one in `/run/hikyaku`). The same goes for
+   unix sockets.
+6. `systemctl restart hikyaku`, and look whether your clients are there: `journalctl -u hikyaku`.
+
+Retained messages and sessions in mosquitto's database (`mosquitto.db`) are not taken over. To take retained messages with you, let a client that is
+connected to both publish them again: `mosquitto_sub -h OLD -t '#' -F '%t' --retained-only -W 3` shows which there are.
+
 This file is written from the table the parser uses; a test keeps it current.
 ";
 
@@ -60,7 +79,7 @@ of the log says of each listener who may connect there. SIGHUP reads the file ag
 if there is an error in it, the old settings do.
 
 Below all options: [passwords](#users-and-their-passwords), [rights](#rights-by-topic), [certificates](#certificates),
-[reloading](#changes-while-it-runs) and [refusals in the log](#what-the-log-says-of-those-who-are-kept-out).
+[reloading](#changes-while-it-runs), [`$SYS`](#what-it-tells-of-itself) and [refusals in the log](#what-the-log-says-of-those-who-are-kept-out).
 
 Options marked *listener* are about the `listener` above them; those marked *security* too, if `per_listener_settings` is
 true, and about all listeners otherwise. Options marked *own* are not known to mosquitto. What is not listed here is in
