@@ -340,14 +340,18 @@ impl Reload {
                 false => log::info!("Files of certificates have changed and were read again."),
             }
         }
-        if !self.watch.has_changed() {
+        let changed: Vec<_> = self.watch.changed().iter().map(|path| path.display().to_string()).collect();
+        if changed.is_empty() {
             return;
         }
         match Security::load(&self.settings.listeners, &mut self.settings.core) {
             Ok((security, problems)) => {
                 problems.iter().for_each(say);
                 self.remote.configure(self.settings.core.clone(), security);
-                log::info!("Files of passwords or rights have changed and were read again.");
+                log::info!(
+                    "Files of passwords or rights have changed and were read again: {}.",
+                    changed.join(", ")
+                );
             }
             Err(problems) => {
                 problems.iter().for_each(say);

@@ -60,16 +60,24 @@ impl Watch {
     /// Whether a file is not what it was at the start or when this last said so, and no file was changed since the
     /// last call.
     pub fn has_changed(&mut self) -> bool {
+        !self.changed().is_empty()
+    }
+
+    /// The paths of which [`Watch::has_changed`] would say so.
+    pub fn changed(&mut self) -> Vec<PathBuf> {
         let known = self.paths.iter().zip(&self.known);
         // Having given up privileges we may see less than before: that is no change.
         let now = known.map(|(path, known)| look_at(path).unwrap_or_else(|Denied| known.clone())).collect();
         let is_settled = now == self.last;
         self.last = now;
         if !is_settled || self.last == self.known {
-            return false;
+            return Vec::new();
         }
+        let differ = self.paths.iter().zip(self.known.iter().zip(&self.last));
+        let changed =
+            differ.filter(|(_, (known, last))| known != last).map(|(path, _)| path.clone()).collect();
         self.known.clone_from(&self.last);
-        true
+        changed
     }
 }
 

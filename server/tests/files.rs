@@ -130,7 +130,9 @@ fn changed_passwords_and_rights_need_no_signal() {
     let errors = broker.logged.matches("Error: ").count();
     dir.write("users", &[&ann[..], &user("bob", "new")].concat());
     dir.write("acl", "pattern read t/#\n");
-    broker.await_line("Files of passwords or rights have changed and were read again.");
+    broker.await_line(&format!(
+        "Files of passwords or rights have changed and were read again: {acl}, {users}."
+    ));
     assert_eq!(broker.logged.matches("Error: ").count(), errors);
     let (code, mut bob) = enter(broker.address, "bob", "new");
     assert_eq!(code, 0);
@@ -392,6 +394,11 @@ fn certificates_made_as_the_document_says_let_in() {
 fn rights_as_in_the_document_are_read() {
     let dir = Dir::new("rights");
     let (acl, users) = (dir.write("acl", &example("acl")), dir.write("users", &user("ann", "a")));
+    let half =
+        dir.write("half.conf", &format!("listener 1 127.0.0.1\npassword_file {users}\nacl_file {acl}\n"));
+    let warning = format!("Warning: {acl} has rules for user 'door 1', who is not in {users}.");
+    assert!(output(&["-t", &half]).2.contains(&warning));
+    dir.write("users", &(user("ann", "a") + &user("door 1", "b")));
     dir.set_mode("users", 0o600);
     let text = format!("listener 1 127.0.0.1\npassword_file {users}\nacl_file {acl}\n");
     let (code, _, err) = output(&["-t", &dir.write("x.conf", &text)]);

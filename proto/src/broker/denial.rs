@@ -136,12 +136,13 @@ impl Shard {
             _ => rights.check_publish(subject, topic),
         };
         let (client, topic) = (Name(subject.client_id), Name(topic));
+        let user = UserText(" (", subject.username, ")");
         let what = ACTIONS.get(kind as usize).unwrap_or(&"use");
         // That a wide subscription gets what its client may have, and no more, is nothing to act on.
         let level = if kind == Denial::Receive { Level::Debug } else { Level::Info };
         match result {
-            Err(denied) => log!(level, "Client {client} may not {what} {topic}: {denied}."),
-            Ok(()) => log!(level, "Client {client} may not {what} {topic}: it is the broker's own."),
+            Err(denied) => log!(level, "Client {client}{user} may not {what} {topic}: {denied}."),
+            Ok(()) => log!(level, "Client {client}{user} may not {what} {topic}: it is the broker's own."),
         }
         self.say_quiet(kind as usize);
     }

@@ -121,6 +121,11 @@ impl Rules {
         self.len() == 0
     }
 
+    /// The users that some rule is about, in no order.
+    pub fn users(&self) -> impl Iterator<Item = &str> {
+        self.users.keys().map(|name| &**name)
+    }
+
     /// Whether some rule is about a user.
     pub fn name_users(&self) -> bool {
         !self.users.is_empty()

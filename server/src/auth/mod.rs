@@ -104,6 +104,7 @@ impl Security {
         if files.problems.iter().any(|p| p.severity == Severity::Error) {
             return Err(files.problems);
         }
+        files.warn_of_strangers(listeners);
         core.listeners = settings;
         Ok((Security { doors }, files.problems))
     }
@@ -284,6 +285,43 @@ impl Files {
         let read = read.map(|rules| Arc::new(Rights::Rules(rules)));
         self.rules.insert(path.clone(), read.clone());
         read.unwrap_or_default()
+    }
+}
+
+impl Files {
+    /// Warns of rules for users who are in no password file that is used with them.
+    fn warn_of_strangers(&mut self, listeners: &[ListenerSettings]) {
+        for (acl, rights) in &self.rules {
+            let Some(Rights::Rules(rules)) = rights.as_deref() else { continue };
+            let with = || listeners.iter().filter(|l| l.security.acl_file.as_ref() == Some(acl));
+            let named_otherwise = |l: &ListenerSettings| {
+                let tls = l.tls.as_ref();
+                l.security.password_file.is_none()
+                    || tls.is_some_and(|t| t.use_identity_as_username || t.use_subject_as_username)
+            };
+            if with().any(named_otherwise) {
+                continue;
+            }
+            let files = || with().filter_map(|l| l.security.password_file.as_ref());
+            let known = |user: &str| {
+                let mut found = files().filter_map(|file| self.passwords.get(file)?.as_ref());
+                found.any(|passwords| passwords.has(user))
+            };
+            let mut strangers: Vec<_> = rules.users().filter(|user| !known(user)).collect();
+            strangers.sort_unstable();
+            let (Some(first), Some(file)) = (strangers.first(), files().next()) else { continue };
+            let others = match strangers.len() - 1 {
+                0 => String::new(),
+                more => format!(", nor are {more} others"),
+            };
+            let message = format!(
+                "{} has rules for user '{}', who is not in {}{others}.",
+                acl.display(),
+                first.escape_debug(),
+                file.display()
+            );
+            self.problems.push(Problem { at: None, severity: Severity::Warning, message });
+        }
     }
 }
 

@@ -204,6 +204,11 @@ impl PasswordFile {
         self.users.get(username).filter(|hash| hash.scram().is_none()).map(|_| &self.path)
     }
 
+    /// Whether there is a user of this name.
+    pub(super) fn has(&self, username: &str) -> bool {
+        self.users.contains_key(username)
+    }
+
     /// How many users there are.
     pub fn len(&self) -> usize {
         self.users.len()

@@ -117,8 +117,17 @@ fn check_limits(draft: &mut Draft) {
 fn check_tls(draft: &mut Draft, door: &Door) {
     let mut error = |at: &Place, message: &str| draft.say_at(Some(at.clone()), Severity::Error, message);
     match (&door.certfile, &door.keyfile) {
-        (Some((_, at)), None) | (None, Some((_, at))) => {
-            error(at, "Both certfile and keyfile must be provided to enable a TLS listener.");
+        (Some((_, at)), None) => {
+            error(
+                at,
+                "Both certfile and keyfile must be provided to enable a TLS listener: 'keyfile' is missing.",
+            );
+        }
+        (None, Some((_, at))) => {
+            error(
+                at,
+                "Both certfile and keyfile must be provided to enable a TLS listener: 'certfile' is missing.",
+            );
         }
         (Some(_), Some(_)) => {
             if let Some(at) = &door.require_certificate

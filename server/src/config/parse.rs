@@ -26,6 +26,15 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
             return draft.say_at(included_at.cloned(), Severity::Error, message);
         }
     };
+    if let Some(at) = content.iter().position(|&b| b == 0) {
+        let line = content[..at].iter().filter(|&&b| b == b'\n').count() as u32 + 1;
+        let at = Place { file: file.into(), line, column: 1 };
+        return draft.say_at(
+            Some(at),
+            Severity::Error,
+            "This is not a text file: there is a zero byte in it.",
+        );
+    }
     for line in lines::lines(file, &content) {
         let at = line.at.clone();
         draft.at = at.clone();
@@ -76,7 +85,11 @@ fn option(draft: &mut Draft, line: Line) {
     let Line { name, mut value, .. } = line;
     let Some(spec) = options::find(&name) else {
         let mut message = format!("Unknown configuration variable '{}'.", name.escape_debug());
-        if let Some(meant) = suggest::closest(&name, options::names()) {
+        if let Some((name, value)) = name.split_once('=')
+            && options::find(name).is_some()
+        {
+            message += &format!(" There is a blank between name and value: {name} {}", value.escape_debug());
+        } else if let Some(meant) = suggest::closest(&name, options::names()) {
             message += &format!(" Did you mean '{meant}'?");
         }
         return draft.say(Severity::Error, message);
@@ -85,7 +98,11 @@ fn option(draft: &mut Draft, line: Line) {
         return draft.say(Severity::Error, message);
     }
     let value_at = value.at().clone();
-    if let Err(message) = take(draft, spec, &name, &mut value) {
+    let has_sign = value.left_over().is_some_and(|value| value.starts_with('='));
+    if let Err(mut message) = take(draft, spec, &name, &mut value) {
+        if has_sign {
+            message += " There is a blank between name and value, and no '='.";
+        }
         return draft.say_at(Some(value_at), Severity::Error, message);
     }
     if let Some(ignored) = value.left_over() {
@@ -116,7 +133,10 @@ fn take(draft: &mut Draft, spec: &Spec, name: &str, value: &mut Value) -> Result
             let on = match value.word().as_deref() {
                 Some("true" | "1") => true,
                 Some("false" | "0") => false,
-                Some(other) => return Err(format!("Invalid '{name}' value ({}).", other.escape_debug())),
+                Some(other) => {
+                    let other = other.escape_debug();
+                    return Err(format!("Invalid '{name}' value ({other}). It can be true or false."));
+                }
                 None => return Err(empty(name)),
             };
             is_default = spec.default == if on { "true" } else { "false" };

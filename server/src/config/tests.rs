@@ -62,7 +62,24 @@ fn mistakes_are_told_word_for_word_with_their_place() {
     for (text, message) in [
         ("allow_anonymous", "1:16: Error: Empty 'allow_anonymous' value in configuration."),
         ("allow_anonymous # yes", "1:17: Error: Empty 'allow_anonymous' value in configuration."),
-        ("allow_anonymous falst", "1:17: Error: Invalid 'allow_anonymous' value (falst)."),
+        (
+            "allow_anonymous falst",
+            "1:17: Error: Invalid 'allow_anonymous' value (falst). It can be true or false.",
+        ),
+        (
+            "allow_anonymous yes",
+            "1:17: Error: Invalid 'allow_anonymous' value (yes). It can be true or false.",
+        ),
+        (
+            "listener=1883",
+            "1:1: Error: Unknown configuration variable 'listener=1883'. There is a blank between name and value: \
+             listener 1883",
+        ),
+        (
+            "listener = 1883",
+            "1:10: Error: 'listener port' value not a number. There is a blank between name and value, and no '='.",
+        ),
+        ("listener 1\n\0", "2:1: Error: This is not a text file: there is a zero byte in it."),
         ("max_keepalive 65536", "1:15: Error: Invalid 'max_keepalive' value (65536). It can be 0 to 65535."),
         ("max_keepalive -1", "1:15: Error: Invalid 'max_keepalive' value (-1). It can be 0 to 65535."),
         ("autosave_interval string", "1:19: Error: 'autosave_interval' value not a number."),
@@ -357,7 +374,10 @@ fn tls_needs_all_its_files() {
     assert!(tls_settings.require_certificate && tls_settings.use_identity_as_username);
     assert_eq!((tls_settings.tls_version, tls_settings.at.line), (Some(TlsVersion::V1_3), 3));
     for (more, message) in [
-        ("certfile FILE", "3:1: Error: Both certfile and keyfile must be provided to enable a TLS listener."),
+        (
+            "certfile FILE",
+            "3:1: Error: Both certfile and keyfile must be provided to enable a TLS listener: 'keyfile' is missing.",
+        ),
         ("cafile FILE", "3:1: Error: cafile specified without certfile and keyfile."),
         (
             "require_certificate true",
