@@ -22,6 +22,44 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A device that says whether it is there: a retained message, and a will that takes its place when the connection is lost, over
+//! TLS.
+//!
+//! ```no_run
+//! # #[cfg(feature = "tls")]
+//! # fn main() -> Result<(), hikyaku_client::Error> {
+//! use hikyaku_client::{Connector, Options, PublishRequest, QoS, Tls, Version, Will};
+//! use std::time::Duration;
+//!
+//! let will = Will {
+//!     topic: "lamp/status".into(),
+//!     payload: b"offline".to_vec(),
+//!     qos: QoS::AtLeastOnce,
+//!     retain: true,
+//!     ..Will::default()
+//! };
+//! let options = Options {
+//!     will: Some(will),
+//!     username: Some("lamp".into()),
+//!     password: Some(b"secret".to_vec()),
+//!     ..Options::new(Version::V5, "lamp")
+//! };
+//! let tls = Tls { ca_file: Some("ca.crt".into()), ..Tls::default() };
+//! let client = Connector::new("mqtts://broker.example", options)?.tls(&tls)?.connect()?;
+//! let online = PublishRequest {
+//!     topic: "lamp/status",
+//!     payload: b"online",
+//!     qos: QoS::AtLeastOnce,
+//!     retain: true,
+//!     ..PublishRequest::default()
+//! };
+//! client.publish_with(&online)?.wait(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "tls"))]
+//! # fn main() {}
+//! ```
 
 mod address;
 mod authentication;

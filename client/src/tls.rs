@@ -109,16 +109,15 @@ impl Tls {
         let mut config = match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert)?;
-                let key =
+                let read =
                     PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::of(key, "key", error))?;
-                let key = CertifiedKey::new(chain, any_supported_type(&key).map_err(TlsError::Config)?);
+                let pair = CertifiedKey::new(chain, any_supported_type(&read).map_err(TlsError::Config)?);
                 // A certificate of version 1 cannot be compared; there are servers that take it.
-                if let Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) =
-                    key.keys_match()
+                if let Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) = pair.keys_match()
                 {
-                    return Err(TlsError::Config(error));
+                    return Err(TlsError::OtherKey(cert.clone(), key.clone()));
                 }
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
             }
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(TlsError::HalfIdentity),
@@ -217,6 +216,8 @@ pub enum TlsError {
     NoCertificate(PathBuf),
     /// There is a certificate without a key, or a key without a certificate.
     HalfIdentity,
+    /// A key, named last, is not that of the certificate.
+    OtherKey(PathBuf, PathBuf),
     /// Certificates, key and versions do not go together.
     Config(rustls::Error),
 }
@@ -237,7 +238,11 @@ impl fmt::Display for TlsError {
             TlsError::Pem(path, what, error) => write!(f, "no {what} in {}: {error}", path.display()),
             TlsError::NoCertificate(path) => write!(f, "no certificate in {}", path.display()),
             TlsError::HalfIdentity => f.write_str("a certificate needs its key, and a key its certificate"),
-            TlsError::Config(error) => write!(f, "the TLS options cannot be used: {error}"),
+            TlsError::OtherKey(certificate, key) => {
+                let (certificate, key) = (certificate.display(), key.display());
+                write!(f, "the key in {key} is not that of the certificate in {certificate}")
+            }
+            TlsError::Config(error) => write!(f, "TLS cannot be used: {error}"),
         }
     }
 }

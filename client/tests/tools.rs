@@ -264,6 +264,22 @@ fn mistakes_are_told_with_exit_code_1() {
     for (program, args, wanted) in [
         (PUB, &["--hots", "x"][..], "Error: Unknown option '--hots'.\nDid you mean '--host'?\n"),
         (PUB, &["-t", "x"], "Error: Both topic and message must be supplied.\n"),
+        (
+            PUB,
+            &["-n"],
+            "Error: Both topic and message must be supplied.\nUse 'hikyaku-pub --help' to see usage.\n",
+        ),
+        (
+            PUB,
+            &["-t", "a", "-n", "--cafile", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lines")],
+            "Error: Problem setting TLS options: no certificate in ",
+        ),
+        (
+            PUB,
+            &["-t", "a", "-n", "--tls-use-os-certs"],
+            "Unable to connect (the server closed the connection during the TLS handshake).\nPerhaps the server does \
+             not speak TLS at this port; without it is usually 1883.\n",
+        ),
         (PUB, &["-t", "a/+", "-m", "x"], "Error: Invalid publish topic 'a/+', does it contain '+' or '#'?\n"),
         (
             PUB,

@@ -243,7 +243,7 @@ impl Config {
                     Some(value) => self.set(opt, value)?,
                     None => {
                         let name = if opt.id == Id::ProtocolVersion { opt.names[1] } else { opt.names[0] };
-                        return Err(Failure::argument(format!("{name} argument given but {}.", opt.arg[1])));
+                        return Err(Failure::usage(format!("{name} argument given but {}.", opt.arg[1])));
                     }
                 },
             }
@@ -252,7 +252,7 @@ impl Config {
     }
 
     fn take_property(&mut self, args: &mut VecDeque<OsString>) -> Result<(), Failure> {
-        let few = || Failure::argument("--property argument given but not enough arguments specified.");
+        let few = || Failure::usage("--property argument given but not enough arguments specified.");
         let mut next = || args.pop_front().ok_or_else(few).and_then(|arg| text(arg, "-D"));
         let (packet, name, value) = (next()?, next()?, next()?);
         let mut values = vec![value];
@@ -333,11 +333,9 @@ impl Config {
             Id::Proxy => {
                 let url = text(value, name)?;
                 self.proxy = Some(url.parse().map_err(|error| match error {
-                    AddressError::ProxyScheme => {
-                        Failure::argument(format!("Unsupported proxy protocol: {url}"))
-                    }
-                    AddressError::Port => Failure::argument(format!("Invalid proxy port: {error}.")),
-                    error => Failure::argument(format!("Invalid proxy: {error}.")),
+                    AddressError::ProxyScheme => Failure::usage(format!("Unsupported proxy protocol: {url}")),
+                    AddressError::Port => Failure::usage(format!("Invalid proxy port: {error}.")),
+                    error => Failure::usage(format!("Invalid proxy: {error}.")),
                 })?);
             }
             Id::Topic => self.add_topic(text(value, name)?)?,
@@ -356,7 +354,7 @@ impl Config {
             Id::RepeatDelay => {
                 let seconds = text(value, name)?.parse::<f64>().ok();
                 let delay = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
-                let wrong = || Failure::argument("--repeat-delay argument must be >=0.0.");
+                let wrong = || Failure::usage("--repeat-delay argument must be >=0.0.");
                 self.repeat_delay = delay.ok_or_else(wrong)?;
             }
             Id::FilterOut => self.filter_out.push(topic_filter(text(value, name)?, "filter")?),
@@ -377,7 +375,7 @@ impl Config {
                     "never" => RetainHandling::DoNotSend,
                     other => {
                         let wrong = format!("Unknown value '{other}' for --retain-handling.");
-                        return Err(Failure::argument(wrong));
+                        return Err(Failure::usage(wrong));
                     }
                 };
             }
@@ -385,13 +383,13 @@ impl Config {
             Id::RandomFilter => {
                 let percent = text(value, name)?.parse::<f64>().ok();
                 let part = percent.map(|p| (p * 10.0) as i64).filter(|p| (1..=1000).contains(p));
-                let wrong = || Failure::argument("--random-filter chance must be between 0.1-100.0");
+                let wrong = || Failure::usage("--random-filter chance must be between 0.1-100.0");
                 self.random_filter = Some(part.ok_or_else(wrong)? as u32);
             }
             Id::KeepAlive => {
                 let wrong = "Invalid keepalive given, it must be between 5 and 65535 inclusive.";
                 let seconds = number(&text(value, name)?, 5, wrong)?;
-                self.keep_alive_s = seconds.try_into().map_err(|_| Failure::argument(wrong))?;
+                self.keep_alive_s = seconds.try_into().map_err(|_| Failure::usage(wrong))?;
             }
             Id::MaxInflight => {
                 let wrong = "Maximum inflight messages must be greater than 0.";
@@ -403,7 +401,7 @@ impl Config {
                     "mqttv31" | "31" => Version::V3_1,
                     "mqttv311" | "311" => Version::V3_1_1,
                     "mqttv5" | "5" => Version::V5,
-                    _ => return Err(Failure::argument("Invalid protocol version argument given.")),
+                    _ => return Err(Failure::usage("Invalid protocol version argument given.")),
                 };
             }
             Id::SessionExpiry => {
@@ -414,7 +412,7 @@ impl Config {
             Id::WillPayload => self.will_payload = Some(value.into_vec()),
             Id::WillQos => {
                 self.will_qos =
-                    qos(&text(value, name)?, |qos| Failure::argument(format!("Invalid will QoS {qos}.")))?
+                    qos(&text(value, name)?, |qos| Failure::usage(format!("Invalid will QoS {qos}.")))?
             }
             _ => return self.set_identity(opt, value),
         }
@@ -446,14 +444,14 @@ impl Config {
             _ => {}
         }
         if self.client_id.is_some() && self.id_prefix.is_some() {
-            return Err(Failure::argument("-i and -I argument cannot be used together."));
+            return Err(Failure::usage("-i and -I argument cannot be used together."));
         }
         Ok(())
     }
 
     fn set_payload(&mut self, payload: Payload) -> Result<(), Failure> {
         if self.payload.replace(payload).is_some() {
-            return Err(Failure::argument("Only one type of message can be sent at once."));
+            return Err(Failure::usage("Only one type of message can be sent at once."));
         }
         Ok(())
     }
@@ -470,7 +468,7 @@ impl Config {
     fn set_url(&mut self, url: &str) -> Result<(), Failure> {
         let scheme = url.split("://").next().unwrap_or_default().to_ascii_lowercase();
         if !url.contains("://") || !["mqtt", "mqtts", "ws", "wss"].contains(&scheme.as_str()) {
-            return Err(Failure::argument("Unsupported URL scheme."));
+            return Err(Failure::usage("Unsupported URL scheme."));
         }
         if !url[scheme.len() + 3..].contains('/') {
             return Err(Failure::usage("Invalid URL for -L argument specified - topic missing."));
@@ -577,10 +575,10 @@ fn find_options_file(args: &[OsString]) -> Result<Option<PathBuf>, Failure> {
     for (at, arg) in args.iter().enumerate() {
         if arg == "-o" {
             let Some(path) = args.get(at + 1) else {
-                return Err(Failure::argument("-o argument given but no options file specified."));
+                return Err(Failure::usage("-o argument given but no options file specified."));
             };
             if found.replace(PathBuf::from(path)).is_some() {
-                return Err(Failure::argument("Duplicate -o argument given."));
+                return Err(Failure::usage("Duplicate -o argument given."));
             }
         }
     }
@@ -626,7 +624,7 @@ fn topic_filter(filter: String, what: &str) -> Result<String, Failure> {
 }
 
 fn number(value: &str, least: u32, wrong: &str) -> Result<u32, Failure> {
-    value.parse().ok().filter(|n| *n >= least).ok_or_else(|| Failure::argument(wrong))
+    value.parse().ok().filter(|n| *n >= least).ok_or_else(|| Failure::usage(wrong))
 }
 
 fn qos(value: &str, wrong: impl Fn(&str) -> Failure) -> Result<QoS, Failure> {
@@ -639,9 +637,9 @@ fn session_expiry(value: &str) -> Result<u32, Failure> {
     }
     let hex = value.strip_prefix("0x").and_then(|hex| i128::from_str_radix(hex, 16).ok());
     match hex.or_else(|| value.parse::<i128>().ok()) {
-        None => Err(Failure::argument("session-expiry-interval not a number.")),
+        None => Err(Failure::usage("session-expiry-interval not a number.")),
         Some(-1) => Ok(u32::MAX),
-        Some(n) => n.try_into().map_err(|_| Failure::argument("session-expiry-interval out of range.")),
+        Some(n) => n.try_into().map_err(|_| Failure::usage("session-expiry-interval out of range.")),
     }
 }
 
@@ -681,21 +679,17 @@ mod tests {
             (Tool::Pub, "--scram -u me", "Error: --scram needs a user name (-u) and a password (-P)."),
             (Tool::Pub, "--scram -u a -P b -V 311", "Error: --scram needs MQTT 5.0."),
             (Tool::Pub, "-C 1", "Error: Unknown option '-C'."),
-            (Tool::Sub, "-h", "Error: -h argument given but no host specified.\n"),
+            (Tool::Sub, "-h", "Error: -h argument given but no host specified."),
             (
                 Tool::Sub,
                 "--protocol-version",
-                "Error: --protocol-version argument given but no version specified.\n",
+                "Error: --protocol-version argument given but no version specified.",
             ),
             (Tool::Sub, "", "Error: You must specify a topic to subscribe to (-t) or unsubscribe from (-U)."),
             (Tool::Sub, "-t x -c", "Error: You must provide a client id if you are using the -c option."),
-            (Tool::Pub, "-m x -n", "Error: Only one type of message can be sent at once.\n"),
+            (Tool::Pub, "-m x -n", "Error: Only one type of message can be sent at once."),
             (Tool::Pub, "-p x", "Error: Invalid port given: x"),
-            (
-                Tool::Pub,
-                "-D publish",
-                "Error: --property argument given but not enough arguments specified.\n",
-            ),
+            (Tool::Pub, "-D publish", "Error: --property argument given but not enough arguments specified."),
             (
                 Tool::Pub,
                 "--ciphers x",

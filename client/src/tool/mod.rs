@@ -66,11 +66,6 @@ impl Failure {
         Failure::Usage(format!("Error: {text}"))
     }
 
-    /// Something is wrong with an argument; mosquitto's programs have an empty line more behind it.
-    fn argument(text: impl fmt::Display) -> Failure {
-        Failure::Usage(format!("Error: {text}\n"))
-    }
-
     fn run(code: u8, text: impl fmt::Display) -> Failure {
         Failure::Run { code, text: text.to_string() }
     }
@@ -91,7 +86,7 @@ pub fn main(tool: Tool) -> ExitCode {
     let code = match result {
         Ok(code) => code,
         Err(Failure::Usage(text)) => {
-            say(&format!("{text}\n\nUse '{} --help' to see usage.", called(tool)));
+            say(&format!("{text}\nUse '{} --help' to see usage.", called(tool)));
             1
         }
         Err(Failure::Run { code, text }) => {

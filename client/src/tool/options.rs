@@ -115,7 +115,7 @@ const fn value(
 const TABLE: &[Opt] = &[
     // Where to.
     value(Id::Host, ["-h", "--host"], ["HOST", "no host specified"], ALL, "Connect to this host. Defaults to localhost."),
-    value(Id::Port, ["-p", "--port"], ["PORT", "no port specified"], ALL, "Connect to this port. Defaults to 1883, with TLS to 8883."),
+    value(Id::Port, ["-p", "--port"], ["PORT", "no port specified"], ALL, "Connect to this port. Defaults to 1883, with TLS to 8883. Port 8883 switches TLS on; --no-tls switches it off again."),
     value(Id::Url, ["-L", "--url"], ["URL", "no URL specified"], ALL,
         "User, password, host, port and topic as mqtt[s]://[user[:password]@]host[:port]/topic, or ws[s]://… for WebSocket."),
     value(Id::Unix, ["--unix", ""], ["PATH", "no socket path specified"], ALL, "Connect through this Unix socket."),

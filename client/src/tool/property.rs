@@ -92,12 +92,12 @@ pub(super) fn add<'a>(
     values: &[&str],
     list: impl FnOnce(Command) -> &'a mut PropertiesBuf,
 ) -> Result<Command, Failure> {
-    let fail = |text: String| Failure::argument(format!("{text} in --property argument."));
+    let fail = |text: String| Failure::usage(format!("{text} in --property argument."));
     let Some((command, context)) = command(packet) else {
-        return Err(Failure::argument(format!("Invalid command {packet} given in --property argument.")));
+        return Err(Failure::usage(format!("Invalid command {packet} given in --property argument.")));
     };
     let Some(kind) = kind(name) else {
-        return Err(Failure::argument(format!("Invalid property name {name} given in --property argument.")));
+        return Err(Failure::usage(format!("Invalid property name {name} given in --property argument.")));
     };
     if !allowed(kind, context) {
         return Err(fail(format!("{name} property not allowed for {packet}")));
@@ -110,7 +110,7 @@ pub(super) fn add<'a>(
     let number = |most: u32| {
         let number = value.trim().parse::<i128>().ok().filter(|n| (0..=i128::from(most)).contains(n));
         number.and_then(|n| u32::try_from(n).ok()).ok_or_else(|| {
-            Failure::argument(format!("Property value ({value}) out of range for property {name}."))
+            Failure::usage(format!("Property value ({value}) out of range for property {name}."))
         })
     };
     let property = match kind {
@@ -128,8 +128,7 @@ pub(super) fn add<'a>(
         let all = Properties::validate(longer.as_properties().raw(), context);
         all.map(drop).map_err(|error| error.to_string())
     });
-    checked
-        .map_err(|error| Failure::argument(format!("Cannot add property {name} for {packet}: {error}.")))?;
+    checked.map_err(|error| Failure::usage(format!("Cannot add property {name} for {packet}: {error}.")))?;
     *list = longer;
     Ok(command)
 }

@@ -1,7 +1,7 @@
 //! `hikyaku-pub`.
 
 use super::config::{Config, Payload};
-use super::session::{self, LONG, PAYLOAD_MAX, failure, warn};
+use super::session::{self, LONG, PAYLOAD_MAX, failure, no_answer, warn};
 use super::{Failure, options, say};
 use crate::{Client, Delivery, Error, PublishRequest, ReasonCode, Reconnect};
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ pub(super) fn run(config: Config) -> Result<u8, Failure> {
     };
     let ending = session::on_signals(&config)?;
     let connected = session::connector(&config, reconnect)?.connect();
-    let client = Arc::new(connected.map_err(|error| failure(&error, config.version))?);
+    let client = Arc::new(connected.map_err(|error| no_answer(&error, &config))?);
     ending.set(&client);
     let properties = session::publish_properties(&config);
     let request = PublishRequest {

@@ -110,12 +110,7 @@ pub(super) fn show_packets(config: &Config) {
 
 /// Everything about the connection but what is done with it.
 pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connector, Failure> {
-    let tls = !config.no_tls
-        && (config.ca_file.is_some()
-            || config.ca_path.is_some()
-            || config.cert.is_some()
-            || config.os_certs
-            || config.port == Some(8883));
+    let tls = has_tls(config);
     // mosquitto takes port 0 for a path.
     let unix = config.unix || config.port == Some(0);
     let scheme = match (unix, config.websocket, tls) {
@@ -151,16 +146,21 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
                 Error::Tls(crate::TlsError::Read(_, error)) if error.kind() == io::ErrorKind::NotFound => {
                     "File not found"
                 }
-                _ => "the options cannot be used",
+                _ => return Failure::run(1, format!("Error: Problem setting TLS options: {error}.")),
             };
             let mut text = format!("Error: Problem setting TLS options: {what}.");
-            if what != "File not found" || !only_one {
+            if !only_one {
                 text.push_str(&format!("\n{error}"));
             }
             Failure::run(1, text)
         })?;
     }
     Ok(connector)
+}
+
+fn has_tls(config: &Config) -> bool {
+    let given = config.ca_file.is_some() || config.ca_path.is_some() || config.cert.is_some();
+    !config.no_tls && (given || config.os_certs || config.port == Some(8883))
 }
 
 fn local_address(bind: &str) -> Result<IpAddr, Failure> {
@@ -278,6 +278,36 @@ pub(super) fn goodbye(client: &Client, config: &Config) {
     if let Err(error) = client.disconnect_with(ReasonCode::NormalDisconnection, properties, GOODBYE) {
         log::debug!("{error}");
     }
+}
+
+/// As [`failure`], of who does not get as far as an answer: perhaps one side speaks TLS, and the other does not.
+pub(super) fn no_answer(error: &Error, config: &Config) -> Failure {
+    let mut failure = failure(error, config.version);
+    if let Failure::Run { text, .. } = &mut failure {
+        match error {
+            Error::Disconnected(By::Transport) | Error::Closed if !has_tls(config) && !config.unix => {
+                text.push_str(
+                    "\nIt ended before the server had answered. If the server wants TLS here, give --cafile FILE, or \
+                     --tls-use-os-certs.",
+                );
+            }
+            Error::Io(io) if has_tls(config) && is_unexpected(io) => {
+                text.push_str(
+                    "\nPerhaps the server does not speak TLS at this port; without it is usually 1883.",
+                );
+            }
+            _ => {}
+        }
+    }
+    failure
+}
+
+/// The server has sent something else than we expect in TLS, or nothing.
+fn is_unexpected(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
+    matches!(error.kind(), InvalidData | TimedOut | UnexpectedEof)
+        && error.raw_os_error().is_none()
+        && NoTls::of(error).is_none()
 }
 
 /// What to say, and which code to end with.

@@ -3,7 +3,7 @@
 use super::Failure;
 use super::config::Config;
 use super::output::Output;
-use super::session::{self, Ending, GOODBYE, LONG, TIMED_OUT, failure, warn};
+use super::session::{self, Ending, GOODBYE, LONG, TIMED_OUT, failure, no_answer, warn};
 use crate::{
     Client, Error, Message, Properties, PublishRequest, QoS, ReasonCode, Reconnect, Subscription, Version,
 };
@@ -41,7 +41,7 @@ pub(super) fn run(config: Config) -> Result<u8, Failure> {
             return Ok(0);
         }
         Ok((_, Err(_))) | Err(_) if deadline.is_some_and(|at| at <= Instant::now()) => return timed_out(),
-        Ok((_, Err(error))) | Err(error) => return Err(failure(&error, config.version)),
+        Ok((_, Err(error))) | Err(error) => return Err(no_answer(&error, &config)),
     };
     ending.set(&client);
     let mut program = Program { config: &config, client: &client, output, shown: 0 };
