@@ -94,6 +94,7 @@ fn the_package_installs_serves_and_goes() {
         ("/etc/hikyaku/hikyaku.conf", "root:root 644"),
         ("/var/lib/hikyaku", "hikyaku:hikyaku 750"),
         ("/usr/share/doc/hikyaku/copyright", "root:root 644"),
+        ("/usr/share/doc/hikyaku/tutorial.md", "root:root 644"),
         ("/usr/share/doc/hikyaku/examples/hikyaku.socket", "root:root 644"),
     ] {
         assert_eq!(owner(path), expected, "{path}");

@@ -107,7 +107,8 @@ pub(super) const OPTIONS: &[Spec] = &[
             Ok(())
         }),
         "none",
-        "Whom to become after ports and files are open, if started as root: a name of /etc/passwd, or a number. \
+        "Whom to become after ports and files are open, if started as root: a name of /etc/passwd, or the number of one \
+         there (no other number: `user 99999` is an error if nobody has it). \
          Without it a broker started as root stays root, and warns of it; `user root` does not warn. A user \
          that does not exist is an error. (mosquitto becomes `mosquitto` by default.)",
     ),

@@ -105,7 +105,10 @@ pub(super) const OPTIONS: &[Spec] = &[
         Takes::Words(listener),
         "1883, for this machine only",
         "`listener PORT [ADDRESS]` opens a port, on all addresses (v4 and v6) or on one; `listener 0 PATH` opens a \
-         unix socket. Options that are about a listener follow it.",
+         unix socket. Options that are about a listener follow it. Who may write to the file of a unix socket may \
+         connect: its mode is 0777 without the bits of the umask, its owner whoever opens it (root, if `user` is given; \
+         with the package's unit, which has the umask 0027, `hikyaku`, and nobody else connects until the unit says \
+         `UMask=0007` and they are in its group).",
     )
     .adds(),
     Spec::supported(
