@@ -1,20 +1,18 @@
 //! `hikyaku-pub`.
 
+use super::Failure;
 use super::config::{Config, Payload};
 use super::session::{self, LONG, PAYLOAD_MAX, failure, no_answer, warn};
-use super::{Failure, options, say};
 use crate::{Client, Delivery, Error, PublishRequest, ReasonCode, Reconnect};
 use std::collections::VecDeque;
-use std::io::{self, BufRead, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) fn run(config: Config) -> Result<u8, Failure> {
     let payload = session::payload(&config)?;
     if config.topics.is_empty() || config.payload.is_none() {
-        say("Error: Both topic and message must be supplied.");
-        let _ = io::stdout().write_all(options::help(config.tool).as_bytes());
-        return Err(Failure::Exit(1));
+        return Err(Failure::usage("Both topic and message must be supplied."));
     }
     session::show_packets(&config);
     // Who sends what is typed goes on when the connection is back; a single message is the caller's to repeat.
