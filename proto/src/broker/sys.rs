@@ -121,8 +121,11 @@ struct Loads {
     rates: [[f64; MINUTES.len()]; LOADS.len()],
 }
 
+/// One of the counters.
+type Counted = fn(&Counters) -> u64;
+
 /// What there are averages of.
-const LOADS: [(&str, fn(&Counters) -> u64); 9] = [
+const LOADS: [(&str, Counted); 9] = [
     ("messages/received", |c| c.messages_received),
     ("messages/sent", |c| c.messages_sent),
     ("publish/dropped", |c| c.publish_dropped),
