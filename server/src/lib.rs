@@ -24,6 +24,7 @@ mod clock;
 pub mod config;
 mod connection;
 mod foresight;
+mod file;
 mod inherited;
 mod letter;
 mod listener;

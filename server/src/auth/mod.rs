@@ -34,6 +34,7 @@ pub use password::{
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};
 use crate::user::unreadable;
+use crate::file;
 use hasher::Question;
 use hikyaku_proto::broker::rights::{Rights, Rules};
 use hikyaku_proto::broker::{
@@ -331,7 +332,7 @@ fn read_text(option: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<S
         let message = format!("Unable to open {option} \"{}\": {cause}.", path.display());
         problems.push(Problem { at: None, severity: Severity::Error, message });
     };
-    match std::fs::read(path).map(String::from_utf8) {
+    match file::read(path, file::USERS_BYTES_MAX).map(String::from_utf8) {
         Ok(Ok(text)) => Some(text),
         Ok(Err(e)) => {
             let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];

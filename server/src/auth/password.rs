@@ -11,7 +11,7 @@
 //! Its parts are those of PostgreSQL's verifiers, in the form of their neighbours: what follows a colon is cut off.
 
 use super::scram::{self, KEY_BYTES, Secret};
-use crate::config::{Place, Problem, Severity};
+use crate::config::{Place, Problem, Severity, Tally};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use hikyaku_proto::broker::Verdict;
@@ -121,17 +121,21 @@ impl PasswordFile {
     pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
         let file: Arc<Path> = path.into();
         let mut users = HashMap::new();
-        let mut ok = true;
+        let mut tally = Tally::default();
         for (line, content) in (1..).zip(text.lines()) {
-            let mut say = |severity, column: usize, message: String| {
-                let at = Place { file: Arc::clone(&file), line, column: column as u32 };
-                problems.push(Problem { at: Some(at), severity, message });
-            };
+            if tally.is_full() {
+                break;
+            }
             if content.trim().is_empty() || content.starts_with('#') {
                 continue;
             }
+            let mut say = |column: usize, message: String| {
+                let at = Some(Place { file: Arc::clone(&file), line, column: column as u32 });
+                tally.tell(Problem { at, severity: Severity::Error, message }, problems);
+            };
             let Some((name, rest)) = content.split_once(':') else {
-                say(Severity::Warning, 1, "this line is ignored, it is not USER:HASH".into());
+                // Half of a file, perhaps, or none of passwords: who is not in it any more would be closed.
+                say(1, format!("{INVALID}: it is not USER:HASH"));
                 continue;
             };
             let column = name.chars().count() + 2;
@@ -153,9 +157,10 @@ impl PasswordFile {
                     continue;
                 }
             };
-            say(Severity::Error, column, problem);
-            ok = false;
+            say(column, problem);
         }
+        problems.extend(tally.rest(path));
+        let ok = !tally.has_errors();
         if ok && users.is_empty() {
             let message = format!("{} has no users: nobody gets in by a password", path.display());
             problems.push(Problem { at: None, severity: Severity::Warning, message });
@@ -639,9 +644,20 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         let (file, problems) = read(&format!("a:{hash}\n a : {hash} \n"));
         assert!(file.is_none());
         assert_eq!(problems, ["users:2:1: Invalid line in password file: user 'a' is there twice"]);
-        let (file, problems) = read(&format!("nonsense\r\na:{hash}\r\n"));
-        assert!(file.is_some_and(|f| f.verify("a", Some(b"x"))));
-        assert_eq!(problems, ["users:1:1: this line is ignored, it is not USER:HASH"]);
+        let (file, problems) = read(&format!("a:{hash}\r\nnonsense\r\n"));
+        assert!(file.is_none());
+        assert_eq!(problems, ["users:2:1: Invalid line in password file: it is not USER:HASH"]);
+    }
+
+    #[test]
+    fn of_many_bad_lines_some_are_named() {
+        for (lines, last) in
+            [(21, "users: and 1 more errors"), (5000, "users: and 980 more errors; it was not read further")]
+        {
+            let (file, problems) = read(&"u:x\n".repeat(lines));
+            assert!(file.is_none());
+            assert_eq!((problems.len(), problems.last().map(|p| &**p)), (21, Some(last)));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::certificate::{Naming, Validity, is_issued_by, issuer, list_until, nam
 use super::clients::{Clients, Revoked};
 use crate::config::{Place, Problem, Severity, TlsSettings, TlsVersion};
 use crate::user::unreadable;
+use crate::file;
 use crate::watch::Watch;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
@@ -327,6 +328,8 @@ impl Files<'_> {
         fs::read(path).map_err(|e| {
             self.problem(format!("{option} '{}' cannot be read: {}", path.display(), unreadable(path, &e)))
         })
+        file::read(path, file::PEM_BYTES_MAX)
+            .map_err(|e| self.problem(format!("{option} '{}' cannot be read: {e}", path.display())))
     }
 
     fn problem(&self, message: String) -> Problem {
