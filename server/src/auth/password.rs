@@ -193,8 +193,9 @@ impl PasswordFile {
     /// What a SCRAM exchange is about, and whether there is such a user: without, it looks like there was.
     pub(super) fn scram(&self, username: &str, secret: &Secret) -> (Hash, bool) {
         let user = self.users.get(username).filter(|hash| hash.scram().is_some());
-        let drawn = secret.stream("user", username).take(4).fold(0, |n, byte| n << 8 | usize::from(byte));
-        let like = self.scrams.get(drawn % self.scrams.len().max(1));
+        let drawn = secret.stream("user", username).take(8).fold(0, |n, byte| n << 8 | u128::from(byte));
+        // A share of them, and not a remainder, as with the dummies.
+        let like = self.scrams.get(((drawn * self.scrams.len() as u128) >> 64) as usize);
         let &(iterations, salt) = like.unwrap_or(&(SCRAM_ITERATIONS, SCRAM_SALT_BYTES));
         let nobody = Hash {
             kind: Kind::ScramSha256(iterations),
@@ -212,6 +213,26 @@ impl PasswordFile {
     /// Whether there is a user of this name.
     pub(super) fn has(&self, username: &str) -> bool {
         self.users.contains_key(username)
+    }
+
+    /// Where it was read.
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// A hash over all users and what is stored of their passwords, which only who has the file can compute. `None` if
+    /// there are no users.
+    pub(super) fn fingerprint(&self) -> Option<digest::Digest> {
+        let mut users: Vec<_> = self.users.iter().collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        let mut context = digest::Context::new(&digest::SHA256);
+        for (name, hash) in &users {
+            for part in [name.as_bytes(), &hash.salt, &hash.hash] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+        }
+        (!users.is_empty()).then(|| context.finish())
     }
 
     /// How many users there are.

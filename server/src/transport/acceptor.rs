@@ -325,11 +325,9 @@ impl Files<'_> {
     }
 
     fn read(&self, option: &str, path: &Path) -> Result<Vec<u8>, Problem> {
-        fs::read(path).map_err(|e| {
+        file::read(path, file::PEM_BYTES_MAX).map_err(|e| {
             self.problem(format!("{option} '{}' cannot be read: {}", path.display(), unreadable(path, &e)))
         })
-        file::read(path, file::PEM_BYTES_MAX)
-            .map_err(|e| self.problem(format!("{option} '{}' cannot be read: {e}", path.display())))
     }
 
     fn problem(&self, message: String) -> Problem {
