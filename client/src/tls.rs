@@ -145,8 +145,11 @@ impl Tls {
             given.extend(add_folder(&mut authorities, path)?);
         }
         let is_system_alone = self.ca_file.is_none() && self.ca_path.is_none();
-        if (self.system || is_system_alone) && !add_system(&mut authorities) && is_system_alone {
-            return Err(TlsError::NoCertificate(PathBuf::from("the system's certificates")));
+        if self.system || is_system_alone {
+            let is_found = add_system(&mut authorities);
+            if is_system_alone && !is_found {
+                return Err(TlsError::NoCertificate(PathBuf::from("the system's certificates")));
+            }
         }
         Ok((authorities, given))
     }

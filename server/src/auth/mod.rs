@@ -33,8 +33,8 @@ pub use password::{
 };
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};
-use crate::user::unreadable;
 use crate::file;
+use crate::user::unreadable;
 use hasher::Question;
 use hikyaku_proto::broker::rights::{Rights, Rules};
 use hikyaku_proto::broker::{

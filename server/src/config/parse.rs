@@ -5,8 +5,8 @@ use super::lines::{self, Line, Value};
 use super::options::{self, Repeat, Scope, Spec, Status, Takes};
 use super::settings::{Place, Severity};
 use super::{number, suggest};
-use crate::user::unreadable;
 use crate::file::CONFIG_BYTES_MAX;
+use crate::user::unreadable;
 use std::path::{Path, PathBuf};
 
 /// Reads the main file.

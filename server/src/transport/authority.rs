@@ -151,7 +151,7 @@ mod tests {
             (IsCa::NoCa, &[], false),
             (IsCa::NoCa, &[KeyCertSign], false),
         ] {
-            let certificate = made(is_ca.clone(), usages);
+            let certificate = made(is_ca, usages);
             assert_eq!(may_issue(&certificate), expected, "{is_ca:?} {usages:?}");
             assert_eq!(Authority::of(&certificate).unwrap().is_some(), expected);
             for end in 0..certificate.len() {
