@@ -63,6 +63,8 @@
 
 mod address;
 mod authentication;
+#[cfg(feature = "tls")]
+mod authority;
 mod connector;
 mod delivery;
 mod driver;

@@ -1,13 +1,13 @@
 //! What TLS trusts and shows.
 
+use crate::authority::Authorities;
 use crate::trust::Trust;
-use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring::{default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, InconsistentKeys, KeyLog, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, InconsistentKeys, KeyLog, SupportedProtocolVersion};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
@@ -92,19 +92,16 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(versions)
             .map_err(TlsError::Config)?;
-        let (issuers, given) = match self.verify {
+        let (authorities, given) = match self.verify {
             Verify::Nothing => (None, Vec::new()),
             Verify::Full | Verify::AnyName => {
-                let (roots, given) = self.roots()?;
-                let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-                    .build()
-                    .map_err(|_| TlsError::NoCertificate(PathBuf::from("the system's certificates")))?;
-                (Some(verifier), given)
+                let (authorities, given) = self.trusted()?;
+                (Some(authorities), given)
             }
         };
         let schemes = provider.signature_verification_algorithms;
         let check_name = self.verify == Verify::Full;
-        let verifier = Arc::new(Trust { issuers, given, check_name, schemes });
+        let verifier = Arc::new(Trust { authorities, given, check_name, schemes });
         let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match (&self.cert_file, &self.key_file) {
             (Some(cert), Some(key)) => {
@@ -131,23 +128,30 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// Whose certificates are trusted, and which of them we were given, not the system.
-    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsError> {
-        let mut roots = RootCertStore::empty();
+    /// Whose certificates are trusted, and which certificates we were given, not the system.
+    fn trusted(&self) -> Result<(Authorities, Vec<CertificateDer<'static>>), TlsError> {
+        let mut authorities = Authorities::default();
         let mut given = Vec::new();
         if let Some(file) = &self.ca_file {
             for certificate in certificates(file)? {
-                roots.add(certificate.clone()).map_err(TlsError::Config)?;
+                if !authorities.add(&certificate) {
+                    let error = rustls::CertificateError::BadEncoding;
+                    return Err(TlsError::Config(rustls::Error::InvalidCertificate(error)));
+                }
                 given.push(certificate);
             }
         }
         if let Some(path) = &self.ca_path {
-            given.extend(add_folder(&mut roots, path)?);
+            given.extend(add_folder(&mut authorities, path)?);
         }
-        if self.system || self.ca_file.is_none() && self.ca_path.is_none() {
-            add_system(&mut roots);
+        let is_system_alone = self.ca_file.is_none() && self.ca_path.is_none();
+        if self.system || is_system_alone {
+            let is_found = add_system(&mut authorities);
+            if is_system_alone && !is_found {
+                return Err(TlsError::NoCertificate(PathBuf::from("the system's certificates")));
+            }
         }
-        Ok((roots, given))
+        Ok((authorities, given))
     }
 }
 
@@ -160,35 +164,34 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
-fn add_folder(roots: &mut RootCertStore, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn add_folder(to: &mut Authorities, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |error| TlsError::Read(path.to_path_buf(), error);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).map_err(unreadable)?.flatten() {
         // Keys and the like lie in such folders too.
         found.extend(certificates(&entry.path()).unwrap_or_default());
     }
-    roots.add_parsable_certificates(found.iter().cloned());
-    if roots.is_empty() {
+    found.retain(|certificate| to.add(certificate));
+    if found.is_empty() {
         return Err(TlsError::NoCertificate(path.to_path_buf()));
     }
     Ok(found)
 }
 
-/// As OpenSSL does, the environment says where else to look.
-fn add_system(roots: &mut RootCertStore) {
+/// As OpenSSL does, the environment says where else to look. Whether something was found.
+fn add_system(to: &mut Authorities) -> bool {
     let file = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let folder = std::env::var_os("SSL_CERT_DIR").map(PathBuf::from);
-    if let Some(folder) = &folder {
-        let _ = add_folder(roots, folder);
-    }
+    let mut is_found = folder.as_deref().is_some_and(|folder| add_folder(to, folder).is_ok());
     let files = match (file, folder) {
         (Some(file), _) => vec![file],
         (None, Some(_)) => Vec::new(),
         (None, None) => SYSTEM_FILES.iter().map(PathBuf::from).collect(),
     };
     if let Some(found) = files.iter().find_map(|file| certificates(file).ok()) {
-        roots.add_parsable_certificates(found);
+        found.iter().for_each(|certificate| is_found |= to.add(certificate));
     }
+    is_found
 }
 
 /// Where the keys go, in the format that Wireshark reads.

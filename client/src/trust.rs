@@ -1,24 +1,27 @@
 //! Whether the server's certificate is to be trusted, and if not, why, in words.
 //!
-//! The rules are webpki's, with two exceptions. One may leave the host's name unchecked, or everything. And a
+//! The rules are webpki's, with two exceptions, and stricter in that only authorities may issue others, in their time. One may leave the host's name unchecked, or everything. And a
 //! certificate that was handed to us as trusted is trusted when the server shows that very one, also where it
 //! says that it is an authority's, as what `openssl req -x509` makes does, or where its issuer is not known;
 //! how long it holds, for which host it is, and that the server has its key, is checked as ever.
 
+use crate::authority::{Authorities, issuers};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
 use std::sync::Arc;
 use std::{fmt, io};
 
 /// What decides whether a server is trusted.
 #[derive(Debug)]
 pub(crate) struct Trust {
-    /// What checks the issuer; `None` lets all pass.
-    pub issuers: Option<Arc<WebPkiServerVerifier>>,
+    /// Who may issue servers' certificates; `None` lets all pass.
+    pub authorities: Option<Authorities>,
     /// Certificates that are trusted as they stand.
     pub given: Vec<CertificateDer<'static>>,
     /// Whether the certificate has to be for the host.
@@ -32,28 +35,32 @@ impl ServerCertVerifier for Trust {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(issuers) = &self.issuers else { return Ok(ServerCertVerified::assertion()) };
-        let verified = issuers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        let Err(rustls::Error::InvalidCertificate(error)) = verified else { return verified };
-        match error {
-            // The name is looked at after everything else.
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
-                if !self.check_name =>
+        let Some(authorities) = &self.authorities else { return Ok(ServerCertVerified::assertion()) };
+        let server = ParsedCertificate::try_from(end_entity)?;
+        let chain = issuers(intermediates);
+        let verify = |roots: &RootCertStore| {
+            verify_server_cert_signed_by_trust_anchor(&server, roots, &chain, now, self.schemes.all)
+        };
+        match verify(&authorities.at(now)) {
+            Ok(()) => {}
+            // It is said after the dates were found right.
+            Err(rustls::Error::InvalidCertificate(error))
+                if is_about_issuer(&error) && self.given.contains(end_entity) => {}
+            Err(rustls::Error::InvalidCertificate(error))
+                if is_about_issuer(&error) && verify(&authorities.ever()).is_ok() =>
             {
-                Ok(ServerCertVerified::assertion())
+                let error = OtherError(Arc::new(AuthorityNotValid));
+                return Err(CertificateError::Other(error).into());
             }
-            // And these after the dates.
-            error if is_about_issuer(&error) && self.given.contains(end_entity) => {
-                if self.check_name {
-                    verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-                }
-                Ok(ServerCertVerified::assertion())
-            }
-            error => Err(error.into()),
+            Err(error) => return Err(error),
         }
+        if self.check_name {
+            verify_server_name(&server, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -78,6 +85,20 @@ impl ServerCertVerifier for Trust {
         self.schemes.supported_schemes()
     }
 }
+
+/// Who issued a certificate is trusted no more, or not yet.
+#[derive(Debug)]
+struct AuthorityNotValid;
+
+impl fmt::Display for AuthorityNotValid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "who issued the server's certificate is known here, but by a certificate that has expired, or is not valid yet",
+        )
+    }
+}
+
+impl std::error::Error for AuthorityNotValid {}
 
 /// Why there is no TLS with the server.
 #[derive(Debug)]
@@ -182,6 +203,9 @@ fn explain_certificate(error: &CertificateError, host: &str) -> (Why, String) {
         }
         CertificateError::InvalidPurposeContext { .. } => {
             (Why::Other, String::from("the server's certificate is not one for servers (extendedKeyUsage)"))
+        }
+        CertificateError::Other(OtherError(error)) if error.is::<AuthorityNotValid>() => {
+            (Why::Other, error.to_string())
         }
         error if is_authority(error) => (
             Why::Issuer,

@@ -364,6 +364,13 @@ fn a_certificate_that_was_given_is_trusted_as_it_stands() {
     std::fs::write(folder.join("issued"), issued.pem()).unwrap();
     let issued = CertificateDer::from(issued.der().to_vec());
 
+    // Whom the plain one has issued, who is no authority.
+    let params = CertificateParams::new(vec![String::from("localhost")]).unwrap();
+    let mut plain_params = params.clone();
+    plain_params.is_ca = IsCa::NoCa;
+    let by_plain = params.signed_by(&other_key, &rcgen::Issuer::new(plain_params, &key)).unwrap();
+    let by_plain = CertificateDer::from(by_plain.der().to_vec());
+
     let expired_text = "was valid until 2020-02-29; the clock here says 2";
     for (shown, key, given, host, verify, wanted) in [
         (&authority, &key, "authority", "localhost", Verify::Full, Ok(())),
@@ -382,6 +389,14 @@ fn a_certificate_that_was_given_is_trusted_as_it_stands() {
         (&issued, &key, "issued", "127.0.0.1", Verify::Full, Err("is for localhost, not for 127.0.0.1")),
         (&nameless, &key, "nameless", "localhost", Verify::Full, Err("names no host")),
         (&authority, &key, "plain", "localhost", Verify::Full, Err("shows an authority's certificate")),
+        (
+            &by_plain,
+            &other_key,
+            "plain",
+            "localhost",
+            Verify::Full,
+            Err("who issued the server's certificate"),
+        ),
         (&issued, &key, "plain", "localhost", Verify::Full, Err("who issued the server's certificate")),
         (&expired, &key, "expired", "localhost", Verify::Full, Err(expired_text)),
         (&expired, &key, "expired", "localhost", Verify::AnyName, Err(expired_text)),

@@ -23,6 +23,7 @@ mod census;
 mod clock;
 pub mod config;
 mod connection;
+mod file;
 mod foresight;
 mod inherited;
 mod letter;

@@ -1,9 +1,14 @@
 //! Where log lines go: what `log_dest`, `log_type` and their like say.
 
+use crate::outlet::Outlet;
 use hikyaku::config::{LogDestination, LogSettings};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
@@ -25,7 +30,20 @@ enum Sink {
     Stderr,
     Stdout,
     File(File),
-    Syslog { socket: UnixDatagram, facility: u8 },
+    /// A terminal, or the like.
+    Device(File),
+    /// A pipe or socket, which others read, or not.
+    Piped(Piped, Outlet),
+    Syslog {
+        socket: UnixDatagram,
+        facility: u8,
+    },
+}
+
+enum Piped {
+    Stderr,
+    Stdout,
+    Fifo(File),
 }
 
 /// Why a destination cannot be used.
@@ -88,20 +106,45 @@ fn open(settings: &LogSettings) -> Result<Vec<Sink>, Unusable> {
     let mut sinks = Vec::new();
     for destination in &settings.destinations {
         sinks.push(match destination {
+            LogDestination::Stderr if is_piped(io::stderr()) => Sink::Piped(Piped::Stderr, Outlet::default()),
+            LogDestination::Stdout if is_piped(io::stdout()) => Sink::Piped(Piped::Stdout, Outlet::default()),
             LogDestination::Stderr => Sink::Stderr,
             LogDestination::Stdout => Sink::Stdout,
-            LogDestination::File(path) => {
-                Sink::File(File::options().append(true).create(true).open(path).map_err(|e| {
-                    let why = hikyaku::unwritable(path, &e);
-                    format!("Unable to open log file {} for writing. {why}.", path.display())
-                })?)
-            }
+            LogDestination::File(path) => open_file(path).map_err(|e| {
+                let why = hikyaku::unwritable(path, &e);
+                format!("Unable to open log file {} for writing. {why}.", path.display())
+            })?,
             LogDestination::Syslog { facility } => Sink::Syslog { socket: syslog()?, facility: *facility },
             // Said by the configuration.
             _ => continue,
         });
     }
     Ok(sinks)
+}
+
+fn is_piped(stream: impl AsFd) -> bool {
+    let kind = fstat(stream).map(|found| FileType::from_raw_mode(found.st_mode));
+    matches!(kind, Ok(FileType::Fifo | FileType::Socket))
+}
+
+/// Opens what is named as a file: one, or a terminal, or a pipe that is read, such as /dev/stderr may be.
+fn open_file(path: &Path) -> io::Result<Sink> {
+    let mut options = File::options();
+    // Opening a pipe would otherwise wait for who reads it.
+    options.append(true).create(true).custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32);
+    let file = options.open(path).map_err(|e| match rustix::io::Errno::from_io_error(&e) {
+        Some(rustix::io::Errno::NXIO) => io::Error::other("It is a pipe that nobody reads, or a socket"),
+        _ => e,
+    })?;
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::RegularFile => Ok(Sink::File(file)),
+        FileType::CharacterDevice => {
+            fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+            Ok(Sink::Device(file))
+        }
+        FileType::Fifo => Ok(Sink::Piped(Piped::Fifo(file), Outlet::default())),
+        _ => Err(io::Error::other("It is neither a file nor a terminal nor a pipe")),
+    }
 }
 
 fn syslog() -> Result<UnixDatagram, Unusable> {
@@ -131,16 +174,29 @@ impl Log for Logger {
             _ => "",
         };
         let time = state.time();
-        let message = shorten(record.args().to_string());
+        let message = shorten(visible(&record.args().to_string()).into_owned());
         // A message of several lines, of a panic or of advice, is several lines of the log, none without its time.
         let texts: Vec<String> = message.lines().map(|line| format!("{kind}{line}")).collect();
         let lines: String = texts.iter().map(|text| format!("{time}{text}\n")).collect();
         for sink in &state.sinks {
-            sink.write(record.level(), &lines, &texts);
+            sink.write(record.level(), &lines, &texts, &time);
         }
     }
 
     fn flush(&self) {}
+}
+
+/// The text without control characters other than ends of lines: they may be of a configuration, and a terminal obeys.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_hidden) {
+        return text.into();
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        if is_hidden(c) { shown.extend(c.escape_debug()) } else { shown.push(c) }
+    }
+    shown.into()
 }
 
 /// What is longer is cut: a client identifier may have 64 KiB, and whoever reads the log may be slow.
@@ -191,11 +247,19 @@ impl State {
 impl Sink {
     /// Writes the lines of a message, `texts` with the time and ends of lines. Nobody is left to be told if that
     /// fails.
-    fn write(&self, level: Level, lines: &str, texts: &[String]) {
+    fn write(&self, level: Level, lines: &str, texts: &[String], time: &str) {
         let _ = match self {
+            Sink::Piped(to, outlet) => {
+                match to {
+                    Piped::Stderr => outlet.write(io::stderr(), lines, time),
+                    Piped::Stdout => outlet.write(io::stdout(), lines, time),
+                    Piped::Fifo(file) => outlet.write(file, lines, time),
+                }
+                Ok(())
+            }
             Sink::Stderr => io::stderr().write_all(lines.as_bytes()),
             Sink::Stdout => io::stdout().write_all(lines.as_bytes()),
-            Sink::File(file) => { file }.write_all(lines.as_bytes()),
+            Sink::File(file) | Sink::Device(file) => { file }.write_all(lines.as_bytes()),
             Sink::Syslog { socket, facility } => {
                 let severity = match level {
                     Level::Error => 3,
@@ -216,6 +280,12 @@ impl Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(visible("a\n  ü"), "a\n  ü");
+        assert_eq!(visible("a\u{1b}[2J\tb\r\n\0\u{85}"), "a\\u{1b}[2J\\tb\\r\n\\0\\u{85}");
+    }
 
     #[test]
     fn long_lines_are_cut() {

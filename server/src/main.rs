@@ -2,6 +2,7 @@
 
 mod cli;
 mod logger;
+mod outlet;
 mod privileges;
 mod signals;
 mod systemd;
@@ -47,7 +48,7 @@ fn print(to: &mut impl Write, text: &str, code: u8) -> ExitCode {
 }
 
 fn lines<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
-    items.into_iter().map(|item| format!("{item}\n")).collect()
+    items.into_iter().map(|item| logger::visible(&format!("{item}\n")).into_owned()).collect()
 }
 
 /// Says what there is to say of the configuration. Changes nothing.

@@ -27,12 +27,16 @@ pub struct Notifier {
 /// How long a message may wait for room.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A shorter interval is a mistake, and keeping it would be all there is time for.
+const WATCHDOG_MIN: Duration = Duration::from_millis(100);
+
 impl Notifier {
     /// For the service manager that the environment names.
     pub fn from_env() -> Notifier {
         let number = |name| env::var(name).ok()?.parse::<u64>().ok();
         let is_ours = env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(own_pid());
-        let watchdog = number("WATCHDOG_USEC").filter(|&n| is_ours && n > 0).map(Duration::from_micros);
+        let watchdog = number("WATCHDOG_USEC").filter(|&n| is_ours && n > 0);
+        let watchdog = watchdog.map(|n| Duration::from_micros(n).max(WATCHDOG_MIN));
         Notifier { to: env::var_os("NOTIFY_SOCKET").filter(|to| !to.is_empty()), watchdog }
     }
 

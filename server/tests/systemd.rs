@@ -149,6 +149,18 @@ fn the_watchdog_is_fed_while_the_workers_turn() {
     broker.signal(Signal::TERM);
     while manager.hear() != "STOPPING=1\nSTATUS=Stopping." {}
     assert_eq!(broker.exit_code(), Some(0));
+    // One that cannot be meant is fed now and then.
+    let mut command = hikyaku();
+    let mut broker = Broker::start(command.env("NOTIFY_SOCKET", &manager.name).env("WATCHDOG_USEC", "1"));
+    while !manager.hear().starts_with("READY=1\n") {}
+    let begin = std::time::Instant::now();
+    for _ in 0..6 {
+        assert_eq!(manager.hear(), "WATCHDOG=1");
+    }
+    assert!(begin.elapsed() >= Duration::from_millis(200), "{:?}", begin.elapsed());
+    broker.signal(Signal::TERM);
+    while manager.hear() != "STOPPING=1\nSTATUS=Stopping." {}
+    assert_eq!(broker.exit_code(), Some(0));
     // A watchdog that is another process's.
     let broker = watched(Some("1"));
     while !manager.hear().starts_with("READY=1\n") {}

@@ -4,7 +4,7 @@
 mod peer;
 
 use hikyaku::config::{Endpoint, ListenerSettings, Place, TlsSettings, TlsVersion};
-use hikyaku::{Options, Server, StartError};
+use hikyaku::{Certificates, Options, Server, StartError};
 use hikyaku_proto::broker::Config;
 use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use peer::{Peer, connect, publish, subscribe};
@@ -440,6 +440,28 @@ fn a_client_certificate_that_was_given_is_taken_as_it_is() {
     connected(address, &client("own"), "own");
     assert!(try_connect(address, &client("old"), "old").is_err());
     assert!(try_connect(address, &client("unknown"), "unknown").is_err());
+}
+
+#[test]
+fn authorities_that_are_none_are_told_at_the_start() {
+    let files = Files::new();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "Old");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let old = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    files.write("old.crt", old.pem().as_bytes());
+    let told = |cafile| {
+        let tls = Some(TlsSettings { cafile: Some(files.path(cafile)), ..files.settings_with_clients() });
+        let (_, problems) =
+            Certificates::load(&[ListenerSettings { tls, ..Default::default() }], None).unwrap();
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let said = told("old.crt");
+    assert!(said[0].contains("Warning: cafile") && said[0].contains("of CN=Old has expired"), "{said:?}");
+    let said = told("server.crt");
+    assert!(said[0].contains("Note: cafile") && said[0].contains("no authority's certificate"), "{said:?}");
+    assert!(told("ca.crt").is_empty());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! is for everyone, wherever it stands. ACCESS is `read`, `write`, `readwrite` (if it is left out) or `deny`.
 //! A line that begins with `#` is a comment.
 
-use crate::config::{Place, Problem, Severity};
+use crate::config::{Place, Problem, Severity, Tally};
 use hikyaku_proto::broker::rights::{Access, Rule, Rules, Who};
 use hikyaku_proto::topic::TopicFilter;
 use std::path::Path;
@@ -21,14 +21,17 @@ fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Rules> 
     let file: Arc<Path> = path.into();
     let mut rules = Vec::new();
     let mut who = Who::Anonymous;
-    let mut ok = true;
+    let mut tally = Tally::default();
     for (line, content) in (1..).zip(text.lines()) {
+        if tally.is_full() {
+            break;
+        }
         let mut say = |severity, rest: &str, message: String| {
             // `rest` is a part of `content`: where it begins is where the problem is.
             let bytes = (rest.as_ptr() as usize).saturating_sub(content.as_ptr() as usize);
             let column = content.get(..bytes).map_or(0, |before| before.chars().count()) as u32 + 1;
             let at = Place { file: Arc::clone(&file), line, column };
-            problems.push(Problem { at: Some(at), severity, message });
+            tally.tell(Problem { at: Some(at), severity, message }, problems);
         };
         match Line::parse(content) {
             Ok(Line::Nothing) => {}
@@ -48,12 +51,11 @@ fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Rules> 
                 let who = if pattern { Who::Pattern } else { who.clone() };
                 rules.push(Rule { who, access, filter: filter.into(), line });
             }
-            Err((rest, message)) => {
-                say(Severity::Error, rest, message);
-                ok = false;
-            }
+            Err((rest, message)) => say(Severity::Error, rest, message),
         }
     }
+    problems.extend(tally.rest(path));
+    let ok = !tally.has_errors();
     if ok && rules.is_empty() {
         let message = format!("{} has no rules: nobody may publish or subscribe to anything", path.display());
         problems.push(Problem { at: None, severity: Severity::Warning, message });

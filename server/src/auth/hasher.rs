@@ -2,19 +2,23 @@
 //!
 //! What waits is bounded, in number, in bytes and in time; a client beyond that is told that the server is busy.
 //!
-//! Who fails often is slowed down: after [`FREE_FAILURES`] in a row from one address each further answer to
+//! Who fails often is slowed down: after [`FREE_FAILURES`] from one address each further answer to
 //! it, right or wrong, is held back, [`DELAY_STEP`] longer each time up to [`DELAY_MAX`], and
-//! no more than [`PENDING_MAX`] questions from it are taken at once. A success, or [`FORGET`] without a
-//! failure, ends that. IPv6 addresses count by their /64. Nobody else waits for an answer that is held back.
+//! no more than [`PENDING_MAX`] questions from it are taken at once. [`FORGET`] without a failure ends that. A success
+//! makes good the failures of the same user name, and no others: who has an account could try the passwords of
+//! others at full speed. IPv6 addresses count by their /64, all clients of unix sockets as one address with higher
+//! limits. Nobody else waits for an answer that is held back.
 
-use super::scram::Secret;
+use super::scram::Secrets;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use hikyaku_proto::broker::Verdict;
 use hikyaku_proto::codec::ReasonCode;
+use std::collections::hash_map::RandomState;
 use std::collections::{BinaryHeap, HashMap};
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,8 +29,12 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// Who has waited longer than this is told that the server is busy: before the time for CONNECT (10 s) is over,
 /// when nothing could be told any more.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Failures in a row from one address that cost nothing extra.
+/// Failures from one address that cost nothing extra.
 const FREE_FAILURES: u32 = 5;
+/// How many addresses the unix sockets count for.
+const UNIX_FACTOR: u32 = 8;
+/// The user names of an address whose failures can be made good.
+const NAMES_MAX: usize = 8;
 /// How much later each further answer comes.
 const DELAY_STEP: Duration = Duration::from_millis(100);
 /// How late an answer gets at most.
@@ -44,10 +52,16 @@ pub(crate) struct Question {
     pub(crate) check: Box<dyn FnOnce() -> Verdict + Send>,
     /// What it holds meanwhile.
     pub(crate) bytes: usize,
+    /// `None` for unix sockets.
     pub(crate) address: Option<IpAddr>,
+    pub(crate) user: UserKey,
     /// Called once, on whichever thread; must not take long.
     pub(crate) answer: Box<dyn FnOnce(Verdict) + Send>,
 }
+
+/// Stands for a user name: a name may be long, and all that is asked of it is whether it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UserKey(u64);
 
 /// The threads that check passwords. Dropped, they end; who waits gets no answer.
 #[derive(Debug)]
@@ -58,10 +72,11 @@ pub(crate) struct Hasher {
     /// Empty until the first question.
     threads: Mutex<Vec<JoinHandle<()>>>,
     threads_max: usize,
-    /// Of this process; drawn for the first client that uses SCRAM.
-    pub(super) secret: OnceLock<Secret>,
     /// When it was said last that a user has no keys for SCRAM.
     pub(super) keyless_said: Arc<Mutex<Option<Instant>>>,
+    keys: RandomState,
+    /// For users that SCRAM does not find.
+    pub(super) secrets: Secrets,
 }
 
 #[derive(Debug, Default)]
@@ -89,16 +104,20 @@ impl Hasher {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let (questions, queue) = bounded(WAITING_MAX);
         let threads_max = if cores > 2 { 2 } else { 1 };
-        let (questions, threads) = (Some(questions), Mutex::default());
         Hasher {
-            questions,
+            questions: Some(questions),
             queue,
             shared: Arc::default(),
-            threads,
+            threads: Mutex::default(),
             threads_max,
-            secret: OnceLock::new(),
+            keys: RandomState::new(),
+            secrets: Secrets::default(),
             keyless_said: Arc::default(),
         }
+    }
+
+    pub(crate) fn key_of(&self, username: &str) -> UserKey {
+        UserKey(self.keys.hash_one(username))
     }
 
     /// Asks for a verdict. It may be given before this returns.
@@ -191,7 +210,7 @@ fn run(queue: &Receiver<Waiting>, shared: &Shared) {
 /// Answers, or says what to answer later.
 fn check(waiting: Waiting, shared: &Shared) -> Option<Held> {
     let Waiting { question, since } = waiting;
-    let Question { check, bytes, address, answer } = question;
+    let Question { check, bytes, address, user, answer } = question;
     if since.elapsed() > PATIENCE {
         shared.settle(bytes, address);
         answer(Verdict::Failure(ReasonCode::ServerBusy));
@@ -201,7 +220,7 @@ fn check(waiting: Waiting, shared: &Shared) -> Option<Held> {
     shared.bytes.fetch_sub(bytes, Relaxed);
     let now = Instant::now();
     let success = matches!(verdict, Verdict::Success { .. });
-    let delay = shared.addresses().judge(now, address, success);
+    let delay = shared.addresses().judge(now, address, user, success);
     if delay.is_zero() {
         shared.addresses().end(address);
         answer(verdict);
@@ -223,7 +242,14 @@ impl Shared {
 
 /// The addresses that failed lately.
 #[derive(Debug, Default)]
-struct Addresses(HashMap<IpAddr, Record>);
+struct Addresses(HashMap<Source, Record>);
+
+/// What counts as one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    Address(IpAddr),
+    Unix,
+}
 
 #[derive(Debug)]
 struct Record {
@@ -231,14 +257,17 @@ struct Record {
     last: Instant,
     /// Questions that are not answered, as far as they came after the first failure.
     pending: u32,
+    /// Failures by user name.
+    names: Vec<(UserKey, u32)>,
 }
 
 impl Addresses {
     /// A question comes. False if it is one too many.
     fn begin(&mut self, address: Option<IpAddr>) -> bool {
-        let Some(record) = address.and_then(|a| self.0.get_mut(&network(a))) else { return true };
-        let slowed = record.failures > FREE_FAILURES && record.last.elapsed() < FORGET;
-        if slowed && record.pending >= PENDING_MAX {
+        let source = Source::of(address);
+        let Some(record) = self.0.get_mut(&source) else { return true };
+        let slowed = record.failures > FREE_FAILURES * source.factor() && record.last.elapsed() < FORGET;
+        if slowed && record.pending >= PENDING_MAX * source.factor() {
             return false;
         }
         record.pending += 1;
@@ -247,27 +276,37 @@ impl Addresses {
 
     /// A question was answered.
     fn end(&mut self, address: Option<IpAddr>) {
-        if let Some(record) = address.and_then(|a| self.0.get_mut(&network(a))) {
+        if let Some(record) = self.0.get_mut(&Source::of(address)) {
             record.pending = record.pending.saturating_sub(1);
         }
     }
 
     /// How long to hold an answer back.
-    fn judge(&mut self, now: Instant, address: Option<IpAddr>, success: bool) -> Duration {
-        let Some(address) = address.map(network) else { return Duration::ZERO };
-        self.0.retain(|a, r| *a != address || now.duration_since(r.last) < FORGET);
+    fn judge(&mut self, now: Instant, address: Option<IpAddr>, user: UserKey, success: bool) -> Duration {
+        let source = Source::of(address);
+        self.0.retain(|s, r| *s != source || now.duration_since(r.last) < FORGET);
         if success {
-            let failures = self.0.get(&address).map_or(0, |r| r.failures);
-            self.0.remove(&address);
-            return delay(failures);
+            let Some(record) = self.0.get_mut(&source) else { return Duration::ZERO };
+            let delay = source.delay(record.failures);
+            record.make_good(user);
+            if record.failures == 0 {
+                self.0.remove(&source);
+            }
+            return delay;
         }
-        if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
+        if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&source) {
             self.make_room(now);
         }
-        let record = self.0.entry(address).or_insert(Record { failures: 0, last: now, pending: 0 });
+        let new = Record { failures: 0, last: now, pending: 0, names: Vec::new() };
+        let record = self.0.entry(source).or_insert(new);
         record.failures = record.failures.saturating_add(1);
         record.last = now;
-        delay(record.failures)
+        if let Some((_, failures)) = record.names.iter_mut().find(|(name, _)| *name == user) {
+            *failures = failures.saturating_add(1);
+        } else if record.names.len() < NAMES_MAX {
+            record.names.push((user, 1));
+        }
+        source.delay(record.failures)
     }
 
     /// Forgets the older half: rarely, so that it costs little each time.
@@ -281,8 +320,30 @@ impl Addresses {
     }
 }
 
-fn delay(failures: u32) -> Duration {
-    (DELAY_STEP * failures.saturating_sub(FREE_FAILURES).min(100)).min(DELAY_MAX)
+impl Record {
+    /// The user has shown who it is.
+    fn make_good(&mut self, user: UserKey) {
+        if let Some(at) = self.names.iter().position(|(name, _)| *name == user) {
+            let (_, failures) = self.names.swap_remove(at);
+            self.failures = self.failures.saturating_sub(failures);
+        }
+    }
+}
+
+impl Source {
+    fn of(address: Option<IpAddr>) -> Source {
+        address.map_or(Source::Unix, |address| Source::Address(network(address)))
+    }
+
+    /// How many times as much as other addresses it may.
+    fn factor(self) -> u32 {
+        if self == Source::Unix { UNIX_FACTOR } else { 1 }
+    }
+
+    fn delay(self, failures: u32) -> Duration {
+        let beyond = failures.saturating_sub(FREE_FAILURES * self.factor());
+        (DELAY_STEP * beyond.min(100)).min(DELAY_MAX)
+    }
 }
 
 /// What counts as one address: who has an IPv6 address has 2⁶⁴ of them.
@@ -342,11 +403,14 @@ mod tests {
             bytes: password.len(),
             check: Box::new(move || file.judge("ann", Some(&password))),
             address: Some(IpAddr::V4(from.into())),
+            user: hasher.key_of("ann"),
             answer: Box::new(move |verdict| sender.send(verdict).unwrap()),
         });
         verdict
     }
 
+    const ANN: UserKey = UserKey(1);
+    const BOB: UserKey = UserKey(2);
     const BUSY: Verdict = Verdict::Failure(ReasonCode::ServerBusy);
     const WRONG: Verdict = Verdict::Failure(ReasonCode::NotAuthorized);
 
@@ -399,18 +463,58 @@ mod tests {
         let at = |n: u32| Some(IpAddr::V4(n.into()));
         for n in 0..3 * ADDRESSES_MAX as u32 {
             assert_eq!(
-                addresses.judge(start + Duration::from_millis(n.into()), at(n), false),
+                addresses.judge(start + Duration::from_millis(n.into()), at(n), ANN, false),
                 Duration::ZERO
             );
             assert!(addresses.0.len() <= ADDRESSES_MAX);
         }
         let last = 3 * ADDRESSES_MAX as u32 - 1;
         let now = start + Duration::from_secs(60);
-        let delays: Vec<_> = (0..30).map(|_| addresses.judge(now, at(last), false).as_millis()).collect();
+        let delays: Vec<_> =
+            (0..30).map(|_| addresses.judge(now, at(last), ANN, false).as_millis()).collect();
         assert_eq!((delays[3], delays[4], delays[13], delays[29]), (0, 100, 1000, 1000));
-        assert_eq!(addresses.judge(now + FORGET, at(last), false), Duration::ZERO);
+        assert_eq!(addresses.judge(now + FORGET, at(last), ANN, false), Duration::ZERO);
         let v6 = |host: u128| Some(IpAddr::V6(Ipv6Addr::from_bits(0x2001_0db8 << 96 | host)));
-        let delays: Vec<_> = (0..6).map(|host| addresses.judge(now, v6(host), false).as_millis()).collect();
+        let delays: Vec<_> =
+            (0..6).map(|host| addresses.judge(now, v6(host), ANN, false).as_millis()).collect();
         assert_eq!(delays[5], 100);
+    }
+
+    #[test]
+    fn a_success_makes_good_the_failures_of_its_user_only() {
+        let mut addresses = Addresses::default();
+        let now = Instant::now();
+        let at = Some(IpAddr::V4(1.into()));
+        // Whoever has an account uses it between guesses.
+        let mut delays = Vec::new();
+        for _ in 0..4 {
+            for _ in 0..4 {
+                delays.push(addresses.judge(now, at, BOB, false).as_millis());
+            }
+            addresses.judge(now, at, ANN, false);
+            addresses.judge(now, at, ANN, true);
+        }
+        assert_eq!(delays[..7], [0, 0, 0, 0, 0, 100, 200]);
+        assert_eq!(delays.last(), Some(&1000));
+        assert_eq!(addresses.judge(now, at, BOB, true).as_millis(), 1000);
+        assert!(addresses.0.is_empty(), "all is made good");
+        // Names are not remembered without end.
+        for name in 0..100 {
+            addresses.judge(now, at, UserKey(name), false);
+        }
+        assert_eq!(addresses.0[&Source::of(at)].names.len(), NAMES_MAX);
+    }
+
+    #[test]
+    fn unix_sockets_count_as_one_patient_address() {
+        let mut addresses = Addresses::default();
+        let now = Instant::now();
+        let free = FREE_FAILURES * UNIX_FACTOR;
+        for _ in 0..free {
+            assert_eq!(addresses.judge(now, None, ANN, false), Duration::ZERO);
+        }
+        assert_eq!(addresses.judge(now, None, ANN, false), DELAY_STEP);
+        assert!((0..PENDING_MAX * UNIX_FACTOR).all(|_| addresses.begin(None)));
+        assert!(!addresses.begin(None));
     }
 }

@@ -33,6 +33,7 @@ pub use password::{
 };
 
 use crate::config::{ListenerSettings, Problem, SecuritySettings, Severity};
+use crate::file;
 use crate::user::unreadable;
 use hasher::Question;
 use hikyaku_proto::broker::rights::{Rights, Rules};
@@ -40,7 +41,7 @@ use hikyaku_proto::broker::{
     AuthStep, Authenticate, Authentication, Config, ConnId, Listener, Revoked, Verdict,
 };
 use hikyaku_proto::codec::ReasonCode;
-use scram::{Exchange, Nonce, Secret};
+use scram::{Exchange, Nonce};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -166,10 +167,12 @@ impl Hasher {
             };
             let (exchange, by) = *begun;
             let (keyless, said) = (exchange.keyless(), Arc::clone(&self.keyless_said));
+            let user = self.key_of(exchange.username());
             return self.ask(Question {
                 bytes: data.len(),
                 check: Box::new(move || exchange.finish(&data)),
                 address,
+                user,
                 answer: Box::new(move |verdict| {
                     answer(verdict, by);
                     // After the answer, whose time tells nothing.
@@ -183,12 +186,14 @@ impl Hasher {
             Answer::Now(verdict) => answer(verdict, by),
             Answer::Check(passwords) => {
                 let username = question.username.unwrap_or_default();
+                let user = self.key_of(&username);
                 self.ask(Question {
                     bytes: username.len() + password.as_ref().map_or(0, |p| p.len()),
                     check: Box::new(move || {
                         passwords.judge(&username, password.as_deref().map(Vec::as_slice))
                     }),
                     address,
+                    user,
                     answer: Box::new(move |verdict| answer(verdict, by)),
                 });
             }
@@ -216,14 +221,8 @@ impl Hasher {
             ReasonCode::ServerBusy
         };
         let nonce = Nonce::draw().map_err(random)?;
-        let secret = match self.secret.get() {
-            Some(secret) => secret,
-            None => {
-                let drawn = Secret::draw().map_err(random)?;
-                self.secret.get_or_init(|| drawn)
-            }
-        };
-        let begun = Exchange::begin(first, question.username.as_deref(), passwords, secret, &nonce);
+        let secret = self.secrets.of(passwords).map_err(random)?;
+        let begun = Exchange::begin(first, question.username.as_deref(), passwords, &secret, &nonce);
         begun.ok_or(ReasonCode::NotAuthorized)
     }
 }
@@ -331,7 +330,7 @@ fn read_text(option: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<S
         let message = format!("Unable to open {option} \"{}\": {cause}.", path.display());
         problems.push(Problem { at: None, severity: Severity::Error, message });
     };
-    match std::fs::read(path).map(String::from_utf8) {
+    match file::read(path, file::USERS_BYTES_MAX).map(String::from_utf8) {
         Ok(Ok(text)) => Some(text),
         Ok(Err(e)) => {
             let before = &e.as_bytes()[..e.utf8_error().valid_up_to()];

@@ -11,7 +11,7 @@
 //! Its parts are those of PostgreSQL's verifiers, in the form of their neighbours: what follows a colon is cut off.
 
 use super::scram::{self, KEY_BYTES, Secret};
-use crate::config::{Place, Problem, Severity};
+use crate::config::{Place, Problem, Severity, Tally};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use hikyaku_proto::broker::Verdict;
@@ -121,17 +121,21 @@ impl PasswordFile {
     pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<PasswordFile> {
         let file: Arc<Path> = path.into();
         let mut users = HashMap::new();
-        let mut ok = true;
+        let mut tally = Tally::default();
         for (line, content) in (1..).zip(text.lines()) {
-            let mut say = |severity, column: usize, message: String| {
-                let at = Place { file: Arc::clone(&file), line, column: column as u32 };
-                problems.push(Problem { at: Some(at), severity, message });
-            };
+            if tally.is_full() {
+                break;
+            }
             if content.trim().is_empty() || content.starts_with('#') {
                 continue;
             }
+            let mut say = |column: usize, message: String| {
+                let at = Some(Place { file: Arc::clone(&file), line, column: column as u32 });
+                tally.tell(Problem { at, severity: Severity::Error, message }, problems);
+            };
             let Some((name, rest)) = content.split_once(':') else {
-                say(Severity::Warning, 1, "this line is ignored, it is not USER:HASH".into());
+                // Half of a file, perhaps, or none of passwords: who is not in it any more would be closed.
+                say(1, format!("{INVALID}: it is not USER:HASH"));
                 continue;
             };
             let column = name.chars().count() + 2;
@@ -153,9 +157,10 @@ impl PasswordFile {
                     continue;
                 }
             };
-            say(Severity::Error, column, problem);
-            ok = false;
+            say(column, problem);
         }
+        problems.extend(tally.rest(path));
+        let ok = !tally.has_errors();
         if ok && users.is_empty() {
             let message = format!("{} has no users: nobody gets in by a password", path.display());
             problems.push(Problem { at: None, severity: Severity::Warning, message });
@@ -188,8 +193,9 @@ impl PasswordFile {
     /// What a SCRAM exchange is about, and whether there is such a user: without, it looks like there was.
     pub(super) fn scram(&self, username: &str, secret: &Secret) -> (Hash, bool) {
         let user = self.users.get(username).filter(|hash| hash.scram().is_some());
-        let drawn = secret.stream("user", username).take(4).fold(0, |n, byte| n << 8 | usize::from(byte));
-        let like = self.scrams.get(drawn % self.scrams.len().max(1));
+        let drawn = secret.stream("user", username).take(8).fold(0, |n, byte| n << 8 | u128::from(byte));
+        // A share of them, and not a remainder, as with the dummies.
+        let like = self.scrams.get(((drawn * self.scrams.len() as u128) >> 64) as usize);
         let &(iterations, salt) = like.unwrap_or(&(SCRAM_ITERATIONS, SCRAM_SALT_BYTES));
         let nobody = Hash {
             kind: Kind::ScramSha256(iterations),
@@ -207,6 +213,26 @@ impl PasswordFile {
     /// Whether there is a user of this name.
     pub(super) fn has(&self, username: &str) -> bool {
         self.users.contains_key(username)
+    }
+
+    /// Where it was read.
+    pub(super) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// A hash over all users and what is stored of their passwords, which only who has the file can compute. `None` if
+    /// there are no users.
+    pub(super) fn fingerprint(&self) -> Option<digest::Digest> {
+        let mut users: Vec<_> = self.users.iter().collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        let mut context = digest::Context::new(&digest::SHA256);
+        for (name, hash) in &users {
+            for part in [name.as_bytes(), &hash.salt, &hash.hash] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+        }
+        (!users.is_empty()).then(|| context.finish())
     }
 
     /// How many users there are.
@@ -639,9 +665,20 @@ argon:$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9
         let (file, problems) = read(&format!("a:{hash}\n a : {hash} \n"));
         assert!(file.is_none());
         assert_eq!(problems, ["users:2:1: Invalid line in password file: user 'a' is there twice"]);
-        let (file, problems) = read(&format!("nonsense\r\na:{hash}\r\n"));
-        assert!(file.is_some_and(|f| f.verify("a", Some(b"x"))));
-        assert_eq!(problems, ["users:1:1: this line is ignored, it is not USER:HASH"]);
+        let (file, problems) = read(&format!("a:{hash}\r\nnonsense\r\n"));
+        assert!(file.is_none());
+        assert_eq!(problems, ["users:2:1: Invalid line in password file: it is not USER:HASH"]);
+    }
+
+    #[test]
+    fn of_many_bad_lines_some_are_named() {
+        for (lines, last) in
+            [(21, "users: and 1 more errors"), (5000, "users: and 980 more errors; it was not read further")]
+        {
+            let (file, problems) = read(&"u:x\n".repeat(lines));
+            assert!(file.is_none());
+            assert_eq!((problems.len(), problems.last().map(|p| &**p)), (21, Some(last)));
+        }
     }
 
     #[test]

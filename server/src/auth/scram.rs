@@ -9,8 +9,10 @@
 //! ```
 //!
 //! Who is unknown, or has a password hash of another kind, is answered as if not: with a salt and a number of iterations
-//! that stay the same as long as the process runs, and look like those of the others in the file. It ends as a
-//! wrong password does.
+//! that stay the same, and look like those of the others in the file. It ends as a wrong password does. What they are made
+//! of is computed from the file as it is when the first exchange with it begins, so that they are the same after a
+//! restart, and kept for as long as the process runs, so that they are the same after a reload. They change with a
+//! restart after a change of the file. Nobody can tell them from others' but who knows all that is stored in it.
 //!
 //! There is no channel binding. User names and passwords are not normalized (SASLprep): what is not ASCII
 //! has to be given in the same code points as when it was stored.
@@ -20,6 +22,7 @@ use base64ct::{Base64, Encoding};
 use hikyaku_proto::broker::Verdict;
 use hikyaku_proto::codec::ReasonCode;
 use ring::{digest, hmac, pbkdf2};
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -36,6 +39,10 @@ const NONCE_BYTES: usize = 18;
 
 /// What salts for users that are not there are made of.
 pub(super) struct Secret(hmac::Key);
+
+/// The secret of each password file. They stay when the files change: salts that do not are those of users.
+#[derive(Debug, Default)]
+pub(super) struct Secrets(Mutex<HashMap<Arc<Path>, Arc<Secret>>>);
 
 /// A random text, new for each exchange.
 pub(super) struct Nonce(String);
@@ -83,6 +90,13 @@ impl Secret {
         Ok(Secret(hmac::Key::new(hmac::HMAC_SHA256, &*bytes)))
     }
 
+    fn of(file: &PasswordFile) -> Result<Secret, getrandom::Error> {
+        let Some(fingerprint) = file.fingerprint() else { return Secret::draw() };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, fingerprint.as_ref());
+        let key = hmac::sign(&key, b"hikyaku: SCRAM for who is not there");
+        Ok(Secret(hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())))
+    }
+
     /// Bytes without end that belong to a purpose and a name.
     pub(super) fn stream(&self, purpose: &str, name: &str) -> impl Iterator<Item = u8> {
         (0u8..).flat_map(move |count| {
@@ -93,6 +107,19 @@ impl Secret {
             context.update(name.as_bytes());
             <[u8; KEY_BYTES]>::try_from(context.sign().as_ref()).unwrap_or_default()
         })
+    }
+}
+
+impl Secrets {
+    /// That of a file, from the first time on that it is asked for.
+    pub(super) fn of(&self, file: &PasswordFile) -> Result<Arc<Secret>, getrandom::Error> {
+        let mut secrets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = secrets.get(file.path()) {
+            return Ok(Arc::clone(known));
+        }
+        let secret = Arc::new(Secret::of(file)?);
+        secrets.insert(Arc::clone(file.path()), Arc::clone(&secret));
+        Ok(secret)
     }
 }
 
@@ -145,6 +172,11 @@ impl Exchange {
     /// Why a right password will not do, which the client is not told.
     pub(super) fn keyless(&self) -> Option<Keyless> {
         Some(Keyless { username: self.username.clone(), path: self.keyless.clone()? })
+    }
+
+    /// Whom the client claims to be.
+    pub(super) fn username(&self) -> &str {
+        &self.username
     }
 
     /// Takes the client's last message.
@@ -357,6 +389,18 @@ mod tests {
             let proof = Base64::encode_string(sign(&stored, &signed).as_ref());
             assert_eq!(exchange.finish(format!("{unproved},p={proof}").as_bytes()), NO);
         }
+        // They survive restarts as long as the file is the same, and changes of it as long as the process runs.
+        let salt = |file: &PasswordFile, secret: &Secret| file.scram("nobody", secret).0.to_string();
+        let (process, next) = (Secrets::default(), Secrets::default());
+        let secret_of = |process: &Secrets, file: &PasswordFile| salt(file, &process.of(file).unwrap());
+        let other = {
+            let hash = Hash::create(Scheme::ScramSha256 { iterations: SCRAM_ITERATIONS_MIN }, b"x").unwrap();
+            PasswordFile::parse(&format!("new:{hash}\n"), Path::new("users"), &mut Vec::new()).unwrap()
+        };
+        let before = secret_of(&process, &file);
+        assert_eq!(secret_of(&process, &other), before);
+        assert_ne!(secret_of(&next, &other), before, "only who has the file knows them");
+        assert_eq!(Secret::of(&file).map(|s| salt(&file, &s)).unwrap(), before);
         let empty = PasswordFile::parse("", Path::new("users"), &mut Vec::new()).unwrap();
         let (hash, known) = empty.scram("nobody", &secret);
         assert!(!known && hash.scram().is_some());

@@ -85,9 +85,11 @@ fn open(name: &str, file: &Path) -> std::io::Result<()> {
     if name == "capath" {
         return std::fs::read_dir(file).map(|_| ());
     }
-    match std::fs::File::open(file)?.metadata()?.is_dir() {
-        true => Err(std::io::Error::other("It is a directory")),
-        false => Ok(()),
+    match crate::file::open(file) {
+        Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => {
+            Err(std::io::Error::other("It is a directory"))
+        }
+        opened => opened.map(drop),
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
     }
     let (listeners, cores) = made.into_iter().unzip();
     let user_at = draft.seen_at("user", 0);
+    let problems = draft.finish();
     let Draft { mut core, mut log, .. } = draft;
     core.listeners = cores;
     core.output_hard_bytes = draft
@@ -57,7 +58,7 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         max_connections: draft.max_connections,
         workers: draft.workers,
     };
-    (settings, draft.problems)
+    (settings, problems)
 }
 
 /// Puts listeners like the first at `endpoints`, in the place of all.

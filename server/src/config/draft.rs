@@ -5,6 +5,7 @@ use super::settings::{
     ListenerSettings, LogSettings, PersistenceSettings, Place, Problem, Protocol, SecuritySettings, Severity,
     TlsVersion,
 };
+use super::tally::Tally;
 use hikyaku_proto::broker::{Config, Listener};
 use rustls::CipherSuite;
 use std::collections::HashMap;
@@ -46,6 +47,8 @@ pub(super) struct Draft {
     /// Directories to be read in place of the line.
     pub(super) include: Option<String>,
     pub(super) problems: Vec<Problem>,
+    /// Of the file that is being read; later of all of them together.
+    pub(super) tally: Tally,
     /// Where the option is that is being read.
     pub(super) at: Place,
     /// Where each option was last given, by door (0 is none).
@@ -133,6 +136,7 @@ impl Draft {
             has_plugin: false,
             include: None,
             problems: Vec::new(),
+            tally: Tally::default(),
             at,
             seen: HashMap::new(),
         }
@@ -144,7 +148,14 @@ impl Draft {
     }
 
     pub(super) fn say_at(&mut self, at: Option<Place>, severity: Severity, message: impl Into<String>) {
-        self.problems.push(Problem { at, severity, message: message.into() });
+        let problem = Problem { at, severity, message: message.into() };
+        self.tally.tell(problem, &mut self.problems);
+    }
+
+    /// All problems there are, when nothing more is said.
+    pub(super) fn finish(&mut self) -> Vec<Problem> {
+        self.problems.extend(self.tally.rest(&self.at.file));
+        std::mem::take(&mut self.problems)
     }
 
     /// Looks at a value that is the rest of its line.

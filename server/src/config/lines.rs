@@ -29,15 +29,14 @@ fn is_blank(c: char) -> bool {
 }
 
 /// Takes a file apart. Lines end with `\n` or `\r\n`, the last one also without.
-pub(super) fn lines(file: &Path, content: &[u8]) -> Vec<Line> {
+pub(super) fn lines(file: &Path, content: &[u8]) -> impl Iterator<Item = Line> {
     let file: Arc<Path> = file.into();
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-    let mut lines = Vec::new();
-    for (i, bytes) in content.split(|&b| b == b'\n').enumerate() {
+    content.split(|&b| b == b'\n').enumerate().filter_map(move |(i, bytes)| {
         let text = String::from_utf8_lossy(bytes);
         let trimmed = text.trim_start_matches(is_blank);
         if trimmed.trim_end_matches(is_blank).is_empty() || trimmed.starts_with('#') {
-            continue;
+            return None;
         }
         let column = 1 + (text.chars().count() - trimmed.chars().count()) as u32;
         let end = trimmed.find(is_blank).unwrap_or(trimmed.len());
@@ -46,9 +45,8 @@ pub(super) fn lines(file: &Path, content: &[u8]) -> Vec<Line> {
         let mut value =
             Value { rest: rest.trim_end_matches(is_blank).to_owned(), at: at.right_of(name.chars().count()) };
         value.skip_blanks();
-        lines.push(Line { at, name: name.to_owned(), value });
-    }
-    lines
+        Some(Line { at, name: name.to_owned(), value })
+    })
 }
 
 impl Place {
@@ -126,7 +124,7 @@ mod tests {
     fn lines_are_taken_apart() {
         let content = b"\xef\xbb\xbf# comment\r\n\r\n  # another\nlistener 1883\t0.0.0.0 # here\r\n\
             \tpassword_file  /a b#c \nuser";
-        let mut lines = lines(Path::new("x.conf"), content);
+        let mut lines: Vec<_> = lines(Path::new("x.conf"), content).collect();
         assert_eq!(lines.len(), 3);
         let value = &mut lines[0].value;
         assert_eq!(value.comment(), " here");
@@ -145,11 +143,12 @@ mod tests {
 
     #[test]
     fn a_value_ends_where_its_kind_says() {
-        let value = |s: &str| lines(Path::new(""), format!("x {s}").as_bytes())[0].value.clone();
+        let first = |s: &[u8]| lines(Path::new(""), s).next().unwrap().value;
+        let value = |s: &str| first(format!("x {s}").as_bytes());
         assert_eq!(value("true#comment").word().as_deref(), Some("true"));
         assert_eq!(value("#true").word(), None);
         assert_eq!(value("/tmp/#1 # a").path_word().as_deref(), Some("/tmp/#1"));
         assert_eq!(value("# /tmp").path_word(), None);
-        assert!(is_malformed(&lines(Path::new(""), b"user \xff")[0].value.clone().text().unwrap()));
+        assert!(is_malformed(&first(b"user \xff").text().unwrap()));
     }
 }

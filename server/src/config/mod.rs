@@ -17,6 +17,7 @@ mod parse;
 mod reload;
 mod settings;
 mod suggest;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ pub use settings::{
     Endpoint, ListenerSettings, LogDestination, LogSettings, LogTypes, PersistenceSettings, Place, Problem,
     Protocol, SecuritySettings, Settings, Severity, TlsSettings, TlsVersion,
 };
+
+pub(crate) use tally::Tally;
 
 use draft::Draft;
 use std::path::Path;

@@ -5,6 +5,7 @@ use super::lines::{self, Line, Value};
 use super::options::{self, Repeat, Scope, Spec, Status, Takes};
 use super::settings::{Place, Severity};
 use super::{number, suggest};
+use crate::file::CONFIG_BYTES_MAX;
 use crate::user::unreadable;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ pub(super) fn read_file(draft: &mut Draft, file: &Path) {
 }
 
 fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
-    let content = match std::fs::read(file) {
+    let content = match crate::file::read(file, CONFIG_BYTES_MAX) {
         Ok(content) => content,
         Err(e) => {
             let why = unreadable(file, &e);
@@ -35,7 +36,11 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
             "This is not a text file: there is a zero byte in it.",
         );
     }
+    let outer = std::mem::take(&mut draft.tally);
     for line in lines::lines(file, &content) {
+        if draft.tally.is_full() {
+            break;
+        }
         let at = line.at.clone();
         draft.at = at.clone();
         option(draft, line);
@@ -48,6 +53,8 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
             }
         }
     }
+    let own = std::mem::replace(&mut draft.tally, outer);
+    draft.problems.extend(own.rest(file));
 }
 
 fn include(draft: &mut Draft, directory: &str, at: &Place) {

@@ -401,6 +401,13 @@ fn tls_needs_all_its_files() {
 }
 
 #[test]
+fn of_many_problems_some_are_told() {
+    let told = said("nonsense\n".repeat(5000));
+    assert_eq!(told.len(), 21);
+    assert!(told[20].ends_with("and 980 more errors; it was not read further"), "{}", told[20]);
+}
+
+#[test]
 fn what_is_surely_not_meant_is_warned_about() {
     // The options of a tutorial: 'protocol' was meant for the listener in the middle.
     let text = "listener 1883               # MQTT (needed for connections from outside)\n\
@@ -426,6 +433,10 @@ fn what_is_surely_not_meant_is_warned_about() {
         ("listener 1884", "1:1: Warning: Nobody can connect here: there is no 'password_file'"),
         ("listener 8883 127.0.0.1\nallow_anonymous true", "1:1: Warning: Port 8883 is meant for TLS"),
         ("max_connections 3\nlistener 1884 ::1", "1:1: Warning: This option stands before any 'listener'"),
+        (
+            "listener 1884\nallow_anonymous true\nmount_point a",
+            "3:1: Warning: 'mount_point a' does not end with '/'",
+        ),
         ("sys_interval 3\nsys_interval 4", "2:1: Warning: 'sys_interval' replaces the value given at 1:1."),
         ("max_packet_size 5000000", "1:1: Warning: 'max_packet_size' (5000000) is above 'max_queued_bytes'"),
         (

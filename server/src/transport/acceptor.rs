@@ -1,24 +1,26 @@
 //! The certificate files of a listener, as rustls takes them.
 
-use super::certificate::{Naming, is_issued_by, validity};
-use super::clients::Clients;
+use super::authority::Authority;
+use super::certificate::{Naming, Validity, is_issued_by, issuer, list_until, name, validity};
+use super::clients::{Clients, Revoked};
 use crate::config::{Place, Problem, Severity, TlsSettings, TlsVersion};
+use crate::file;
 use crate::user::unreadable;
 use crate::watch::Watch;
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::{DistinguishedName, InconsistentKeys, ServerConfig};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
-use webpki::{CertRevocationList, OwnedCertRevocationList, anchor_from_trusted_cert};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use webpki::OwnedCertRevocationList;
 
 /// What new TLS connections of a listener are made of.
 #[derive(Debug)]
@@ -138,7 +140,7 @@ impl Files<'_> {
         let TlsSettings { certfile, keyfile, .. } = self.settings;
         let mut chain = self.certificates("certfile", certfile)?;
         complete(&mut chain, given);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let now = now();
         let at = &self.settings.at;
         let problem = |severity, message: &str| {
             let message = format!("certfile '{}': {message}", certfile.display());
@@ -198,33 +200,48 @@ impl Files<'_> {
     }
 
     /// Whose certificates clients may have.
-    fn clients(&self, given: Vec<CertificateDer<'static>>) -> Result<Clients, Problem> {
+    fn clients(&mut self, given: Vec<CertificateDer<'static>>) -> Result<Clients, Problem> {
         let TlsSettings { cafile, capath, .. } = self.settings;
-        let mut roots = RootCertStore::empty();
+        let place = match (cafile, capath) {
+            (None, None) => {
+                let message =
+                    "clients have to show a certificate, but neither cafile nor capath says whose are taken";
+                return Err(self.problem(message.into()));
+            }
+            (Some(path), None) => format!("cafile '{}'", path.display()),
+            (None, Some(path)) => format!("capath '{}'", path.display()),
+            (Some(file), Some(path)) => format!("cafile '{}', capath '{}'", file.display(), path.display()),
+        };
+        if given.is_empty() {
+            return Err(self.problem(format!("{place}: there is no certificate (PEM) in it")));
+        }
+        let (mut authorities, mut hints) = (Vec::new(), Vec::new());
         for certificate in &given {
-            if let Err(e) = roots.add(certificate.clone())
-                && let Some(path) = cafile
-            {
-                let message = format!("cafile '{}': a certificate is malformed: {e}", path.display());
-                return Err(self.problem(message));
+            let authority = Authority::of(certificate)
+                .map_err(|e| self.problem(format!("{place}: a certificate is malformed: {e}")))?;
+            // A client with several certificates looks for one that was issued by one of these.
+            hints.extend(match &authority {
+                Some(authority) => Some(DistinguishedName::in_sequence(authority.subject())),
+                None => issuer(certificate).map(DistinguishedName::in_sequence),
+            });
+            if let Some(authority) = authority {
+                self.remark_on(&authority, certificate, &place);
+                authorities.push(authority);
             }
         }
-        if roots.is_empty() {
-            let message = match (cafile, capath) {
-                (None, None) => {
-                    "clients have to show a certificate, but neither cafile nor capath says whose are taken"
-                        .into()
-                }
-                (_, Some(path)) => {
-                    format!("capath '{}': there is no certificate (PEM) in it", path.display())
-                }
-                (Some(path), None) => format!("cafile '{}': there is no certificate in it", path.display()),
-            };
-            return Err(self.problem(message));
+        if authorities.is_empty() {
+            let message = format!(
+                "{place}: there is no authority's certificate in it (basicConstraints CA:TRUE), so only clients with \
+                 the very certificates in it are let in"
+            );
+            let at = Some(self.settings.at.clone());
+            self.remarks.push(Problem { at, severity: Severity::Note, message });
         }
+        hints.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        hints.dedup_by(|a, b| a.as_ref() == b.as_ref());
         Ok(Clients {
-            hints: roots.subjects(),
-            roots,
+            hints,
+            authorities,
             given,
             revoked: self.revoked()?,
             check_dates: !self.settings.disable_client_cert_date_checks,
@@ -233,7 +250,28 @@ impl Files<'_> {
         })
     }
 
-    fn revoked(&self) -> Result<Vec<CertRevocationList<'static>>, Problem> {
+    /// Warns of an authority that has no say, or soon has none.
+    fn remark_on(&mut self, authority: &Authority, certificate: &[u8], place: &str) {
+        let (Validity { from, until }, now) = (authority.validity(), now());
+        let state = match () {
+            () if until <= now => format!("has expired, {} ago", days(now - until)),
+            () if until - now < SOON_S => format!("expires in {}", days(until - now)),
+            () if from > now => "is not valid yet, if the clock is right".into(),
+            () => return,
+        };
+        let checked = !self.settings.disable_client_cert_date_checks;
+        let so = if checked && (until <= now || from > now) {
+            "; clients whose certificates it issued are refused"
+        } else {
+            ""
+        };
+        let who = name(certificate, Naming::Subject).unwrap_or_else(|| "an authority".into());
+        let message = format!("{place}: the certificate of {who} {state}{so}");
+        let at = Some(self.settings.at.clone());
+        self.remarks.push(Problem { at, severity: Severity::Warning, message });
+    }
+
+    fn revoked(&self) -> Result<Vec<Revoked>, Problem> {
         let Some(path) = &self.settings.crlfile else { return Ok(Vec::new()) };
         let problem = |message: String| self.problem(format!("crlfile '{}': {message}", path.display()));
         let bytes = self.read("crlfile", path)?;
@@ -241,7 +279,10 @@ impl Files<'_> {
         for der in CertificateRevocationListDer::pem_slice_iter(&bytes) {
             let der = der.map_err(|e| problem(format!("malformed: {e}")))?;
             let list = OwnedCertRevocationList::from_der(&der).map_err(|e| problem(e.to_string()))?;
-            lists.push(list.into());
+            let until = list_until(&der).and_then(|until| u64::try_from(until).ok());
+            let until = until.ok_or_else(|| problem("malformed: its dates cannot be read".into()))?;
+            let until = UnixTime::since_unix_epoch(Duration::from_secs(until));
+            lists.push(Revoked { list: list.into(), until });
         }
         if lists.is_empty() {
             return Err(problem("there is no revocation list (PEM) in it".into()));
@@ -265,7 +306,7 @@ impl Files<'_> {
                 if file.is_file() {
                     // Others lie here too, keys and lists of revoked certificates.
                     let found = self.certificates("capath", &file).unwrap_or_default();
-                    given.extend(found.into_iter().filter(|c| anchor_from_trusted_cert(c).is_ok()));
+                    given.extend(found.into_iter().filter(|c| Authority::of(c).is_ok()));
                 }
             }
         }
@@ -284,7 +325,7 @@ impl Files<'_> {
     }
 
     fn read(&self, option: &str, path: &Path) -> Result<Vec<u8>, Problem> {
-        fs::read(path).map_err(|e| {
+        file::read(path, file::PEM_BYTES_MAX).map_err(|e| {
             self.problem(format!("{option} '{}' cannot be read: {}", path.display(), unreadable(path, &e)))
         })
     }
@@ -312,6 +353,11 @@ fn complete(chain: &mut Vec<CertificateDer<'static>>, known: &[CertificateDer<'s
 
 fn problem(at: &Place, message: String) -> Problem {
     Problem { at: Some(at.clone()), severity: Severity::Error, message }
+}
+
+/// In seconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
 fn days(seconds: i64) -> String {

@@ -46,6 +46,27 @@ pub(super) fn is_issued_by(certificate: &[u8], issuer: &[u8]) -> bool {
     }
 }
 
+/// Who issued `certificate` (DER), as its subject names itself.
+pub(super) fn issuer(certificate: &[u8]) -> Option<&[u8]> {
+    Some(Fields::parse(certificate)?.issuer)
+}
+
+/// Whose `certificate` (DER) is.
+pub(super) fn subject(certificate: &[u8]) -> Option<&[u8]> {
+    Some(Fields::parse(certificate)?.subject)
+}
+
+/// Until when a list of revoked certificates (DER) holds, in seconds since 1970.
+pub(super) fn list_until(list: &[u8]) -> Option<i64> {
+    let mut fields = Der(Der(Der(list).of(SEQUENCE)?).of(SEQUENCE)?);
+    let (first, _) = fields.any()?;
+    if first == INTEGER {
+        fields.of(SEQUENCE)?;
+    }
+    let (_issuer, _this_update) = (fields.of(SEQUENCE)?, fields.any()?);
+    time(fields.any()?)
+}
+
 /// A certificate of version 1, which has no extensions.
 pub(super) struct Version1 {
     /// The same as version 3: all that was signed, and so the signature, is for version 1.
@@ -104,12 +125,12 @@ struct Fields<'a> {
     subject: &'a [u8],
 }
 
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_ID: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const VERSION: u8 = 0xA0;
+pub(super) const VERSION: u8 = 0xA0;
 const INTEGER: u8 = 0x02;
 
 impl<'a> Fields<'a> {
@@ -125,11 +146,15 @@ impl<'a> Fields<'a> {
 }
 
 /// What is left to read of a run of DER values.
-struct Der<'a>(&'a [u8]);
+pub(super) struct Der<'a>(pub(super) &'a [u8]);
 
 impl<'a> Der<'a> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next value's tag and content.
-    fn any(&mut self) -> Option<(u8, &'a [u8])> {
+    pub(super) fn any(&mut self) -> Option<(u8, &'a [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (length, rest) = match first {
@@ -145,7 +170,7 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
-    fn of(&mut self, wanted: u8) -> Option<&'a [u8]> {
+    pub(super) fn of(&mut self, wanted: u8) -> Option<&'a [u8]> {
         self.any().filter(|&(tag, _)| tag == wanted).map(|(_, content)| content)
     }
 }

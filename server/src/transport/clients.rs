@@ -4,9 +4,14 @@
 //! may be of version 1, made without extensions, which webpki does not read: it is shown the same certificate as
 //! version 3 without extensions, and wherever the issuer's signature is checked, it is checked over the bytes
 //! that were signed. Issuers have to be of version 3: otherwise any certificate could issue others. A
-//! certificate that stands in `cafile` itself is taken as it is, also if it says that it is an authority's.
+//! certificate that stands in `cafile` itself is taken as it is, also if it says that it is an authority's,
+//! or if its issuer is not there.
 //! And `disable_client_cert_date_checks` has certificates checked as if at a time when they were valid.
+//!
+//! In three things we are stricter. Only what says that it is an authority's may issue others, also in `cafile`. An
+//! authority's own dates count. And chains are short, since what they cost grows with the faculty of their length.
 
+use super::authority::{Authority, issuers};
 use super::certificate::Version1;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -16,9 +21,9 @@ use rustls::pki_types::{
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
+use std::fmt;
 use std::sync::Arc;
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth, RevocationOptions,
@@ -29,11 +34,11 @@ use webpki::{
 #[derive(Debug)]
 pub(super) struct Clients {
     /// Who issues good ones.
-    pub(super) roots: RootCertStore,
+    pub(super) authorities: Vec<Authority>,
     /// Those who issue, and others that are good as they are.
     pub(super) given: Vec<CertificateDer<'static>>,
     /// Which are good no more. Empty if nobody keeps a list.
-    pub(super) revoked: Vec<CertRevocationList<'static>>,
+    pub(super) revoked: Vec<Revoked>,
     pub(super) check_dates: bool,
     /// Whether who shows none is turned away at once; otherwise the CONNECT is refused, which says more.
     pub(super) mandatory: bool,
@@ -42,6 +47,20 @@ pub(super) struct Clients {
     pub(super) hints: Vec<DistinguishedName>,
 }
 
+/// Those an authority has revoked.
+#[derive(Debug)]
+pub(super) struct Revoked {
+    pub(super) list: CertRevocationList<'static>,
+    /// When there should be a newer list.
+    pub(super) until: UnixTime,
+}
+
+/// Who issued a certificate is trusted no more, or not yet.
+#[derive(Debug)]
+pub(super) struct AuthorityNotValid;
+
+/// How many certificates may be between a client's and an authority's.
+const INTERMEDIATES_MAX: usize = 8;
 /// In how many certificates of a chain the dates may be wrong.
 const OTHER_TIMES_MAX: usize = 4;
 
@@ -60,23 +79,27 @@ impl ClientCertVerifier for Clients {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let mut at = now;
-        let mut result = self.verify_at(at, end_entity, intermediates);
-        for _ in 0..OTHER_TIMES_MAX {
-            at = match result {
-                Err(webpki::Error::CertExpired { not_after, .. }) if !self.check_dates => not_after,
-                Err(webpki::Error::CertNotValidYet { not_before, .. }) if !self.check_dates => not_before,
-                _ => break,
-            };
-            result = self.verify_at(at, end_entity, intermediates);
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(explain(webpki::Error::MaximumPathDepthExceeded));
         }
-        match result {
+        let intermediates = issuers(intermediates);
+        let chain = Chain { end_entity, intermediates: &intermediates };
+        let counts = |a: &Authority| !self.check_dates || a.is_valid_at(now);
+        match self.verify(chain, now, counts) {
             Ok(()) => Ok(ClientCertVerified::assertion()),
-            // Nobody keeps a list of the revoked certificates of such an authority.
-            Err(webpki::Error::CaUsedAsEndEntity)
-                if self.revoked.is_empty() && self.given.contains(end_entity) =>
+            // Nobody keeps a list of revoked certificates of this kind.
+            Err(error)
+                if is_about_issuer(&error) && self.revoked.is_empty() && self.given.contains(end_entity) =>
             {
                 Ok(ClientCertVerified::assertion())
+            }
+            Err(error)
+                if is_about_issuer(&error)
+                    && !self.authorities.iter().all(counts)
+                    && self.verify(chain, now, |_| true).is_ok() =>
+            {
+                let error = OtherError(Arc::new(AuthorityNotValid));
+                Err(Error::InvalidCertificate(CertificateError::Other(error)))
             }
             Err(error) => Err(explain(error)),
         }
@@ -109,46 +132,83 @@ impl ClientCertVerifier for Clients {
     }
 }
 
+/// What a client shows.
+#[derive(Clone, Copy)]
+struct Chain<'a> {
+    end_entity: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+}
+
 impl Clients {
+    /// Checks what a client shows, with those authorities that count.
+    fn verify(
+        &self,
+        chain: Chain<'_>,
+        now: UnixTime,
+        counts: impl Fn(&Authority) -> bool,
+    ) -> Result<(), webpki::Error> {
+        let anchors: Vec<_> = self.authorities.iter().filter(|a| counts(a)).map(Authority::anchor).collect();
+        let (fresh, stale): (Vec<_>, Vec<_>) = self.revoked.iter().partition(|r| now < r.until);
+        let lists: Vec<_> = fresh.iter().map(|r| &r.list).collect();
+        let expired = |r: &Revoked| webpki::Error::CrlExpired { time: now, next_update: r.until };
+        if let (true, Some(stale)) = (lists.is_empty(), stale.first()) {
+            return Err(expired(stale));
+        }
+        let check = |at| {
+            let Some(version_1) = Version1::parse(chain.end_entity) else {
+                return self.verify_at(at, chain, &anchors, &lists, self.schemes.all);
+            };
+            let algorithms: Vec<_> =
+                self.schemes.all.iter().map(|&inner| OverOriginal { inner, version_1: &version_1 }).collect();
+            let algorithms: Vec<_> =
+                algorithms.iter().map(|a| a as &dyn SignatureVerificationAlgorithm).collect();
+            let chain = Chain { end_entity: &version_1.as_version_3, ..chain };
+            self.verify_at(at, chain, &anchors, &lists, &algorithms)
+        };
+        let mut result = check(now);
+        for _ in 0..OTHER_TIMES_MAX {
+            let at = match result {
+                Err(webpki::Error::CertExpired { not_after, .. }) if !self.check_dates => not_after,
+                Err(webpki::Error::CertNotValidYet { not_before, .. }) if !self.check_dates => not_before,
+                _ => break,
+            };
+            result = check(at);
+        }
+        match (result, stale.first()) {
+            (Err(webpki::Error::UnknownRevocationStatus), Some(stale)) => Err(expired(stale)),
+            (result, _) => result,
+        }
+    }
+
     fn verify_at(
         &self,
         at: UnixTime,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), webpki::Error> {
-        let Some(version_1) = Version1::parse(end_entity) else {
-            return self.verify(at, end_entity, intermediates, self.schemes.all);
-        };
-        let algorithms: Vec<_> =
-            self.schemes.all.iter().map(|&inner| OverOriginal { inner, version_1: &version_1 }).collect();
-        let algorithms: Vec<_> =
-            algorithms.iter().map(|a| a as &dyn SignatureVerificationAlgorithm).collect();
-        self.verify(at, &version_1.as_version_3, intermediates, &algorithms)
-    }
-
-    fn verify(
-        &self,
-        at: UnixTime,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        chain: Chain<'_>,
+        anchors: &[TrustAnchor<'_>],
+        revoked: &[&CertRevocationList<'_>],
         algorithms: &[&dyn SignatureVerificationAlgorithm],
     ) -> Result<(), webpki::Error> {
-        let anchors: &[TrustAnchor<'_>] = &self.roots.roots;
-        let certificate = EndEntityCert::try_from(end_entity)?;
-        let revoked: Vec<_> = self.revoked.iter().collect();
-        let usage = KeyUsage::client_auth();
-        let policy = revocation(&revoked);
-        certificate.verify_for_usage(algorithms, anchors, intermediates, at, usage, policy, None).map(drop)
+        let certificate = EndEntityCert::try_from(chain.end_entity)?;
+        let (usage, policy) = (KeyUsage::client_auth(), revocation(revoked));
+        certificate
+            .verify_for_usage(algorithms, anchors, chain.intermediates, at, usage, policy, None)
+            .map(drop)
     }
 }
 
-/// As OpenSSL does for mosquitto: the client's own certificate is looked up, in a list that has not expired, and
-/// without a list of its issuer nobody gets in.
+/// What is said where a certificate is good, but nobody is known who issued it.
+fn is_about_issuer(error: &webpki::Error) -> bool {
+    use webpki::Error as E;
+    matches!(error, E::UnknownIssuer | E::InvalidSignatureForPublicKey | E::CaUsedAsEndEntity)
+}
+
+/// As OpenSSL does for mosquitto: the client's own certificate is looked up, and without a list of its issuer
+/// nobody gets in. Lists that have expired are not among these, whatever the time certificates are checked for.
 fn revocation<'a>(revoked: &'a [&'a CertRevocationList<'a>]) -> Option<RevocationOptions<'a>> {
     let builder = RevocationOptionsBuilder::new(revoked).ok()?;
     let builder = builder.with_depth(RevocationCheckDepth::EndEntity);
     let builder = builder.with_status_policy(UnknownStatusPolicy::Deny);
-    Some(builder.with_expiration_policy(ExpirationPolicy::Enforce).build())
+    Some(builder.with_expiration_policy(ExpirationPolicy::Ignore).build())
 }
 
 /// Checks the signature of a certificate of version 1 over what was signed, not over what webpki is shown.
@@ -178,11 +238,22 @@ impl SignatureVerificationAlgorithm for OverOriginal<'_> {
     }
 }
 
-impl std::fmt::Debug for OverOriginal<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for OverOriginal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
+
+impl fmt::Display for AuthorityNotValid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "who issued the client's certificate is in cafile or capath, but that certificate has expired, or is not \
+             valid yet",
+        )
+    }
+}
+
+impl std::error::Error for AuthorityNotValid {}
 
 /// The error as rustls has it, which decides what the client is told.
 fn explain(error: webpki::Error) -> Error {
@@ -201,4 +272,171 @@ fn explain(error: webpki::Error) -> Error {
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         error => CertificateError::Other(OtherError(Arc::new(error))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+        KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    };
+    use rustls::crypto::ring::default_provider;
+    use std::time::Duration;
+
+    type Made = CertifiedIssuer<'static, KeyPair>;
+
+    fn params(name: &str, is_ca: bool) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = if is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2030, 1, 1));
+        params
+    }
+
+    fn own(params: CertificateParams) -> Made {
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn by(issuer: &Made, params: CertificateParams) -> Made {
+        CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), issuer).unwrap()
+    }
+
+    fn clients(given: &[&Made]) -> Clients {
+        let given: Vec<CertificateDer<'static>> = given.iter().map(|made| made.der().clone()).collect();
+        Clients {
+            authorities: given.iter().filter_map(|c| Authority::of(c).unwrap()).collect(),
+            given,
+            revoked: Vec::new(),
+            check_dates: true,
+            mandatory: true,
+            schemes: default_provider().signature_verification_algorithms,
+            hints: Vec::new(),
+        }
+    }
+
+    /// In 2025.
+    const NOW: u64 = 1_750_000_000;
+
+    fn show(clients: &Clients, shown: &[&Made]) -> Result<(), Error> {
+        let shown: Vec<CertificateDer<'static>> = shown.iter().map(|made| made.der().clone()).collect();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(NOW));
+        clients.verify_client_cert(&shown[0], &shown[1..], now).map(drop)
+    }
+
+    #[test]
+    fn who_is_given_but_no_authority_issues_nothing() {
+        let ca = own(params("CA", true));
+        let (pinned, server) = (own(params("pinned", false)), by(&ca, params("server", false)));
+        let mut cannot = params("no signer", true);
+        cannot.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let cannot = own(cannot);
+        let clients = clients(&[&ca, &pinned, &server, &cannot]);
+        assert_eq!(clients.authorities.len(), 1);
+        for given in [&pinned, &server, &cannot] {
+            assert_eq!(show(&clients, &[given]), Ok(()), "the very one is good");
+            let issued = by(given, params("victim", false));
+            let refused = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+            assert_eq!(show(&clients, &[&issued]), Err(refused.clone()));
+            assert_eq!(show(&clients, &[&issued, given]), Err(refused), "not behind it either");
+        }
+        assert_eq!(show(&clients, &[&by(&ca, params("good", false))]), Ok(()));
+        let twin = own(params("pinned", false));
+        assert!(show(&clients, &[&twin]).is_err(), "its name is not enough");
+        let weak = by(&ca, {
+            let mut weak = params("weak", true);
+            weak.key_usages = vec![KeyUsagePurpose::CrlSign];
+            weak
+        });
+        assert!(show(&clients, &[&by(&weak, params("victim", false)), &weak]).is_err());
+    }
+
+    #[test]
+    fn a_pinned_certificate_ends_with_its_time() {
+        let mut old = params("old", false);
+        old.not_after = date_time_ymd(2021, 1, 1);
+        let old = own(old);
+        let mut clients = clients(&[&old]);
+        assert!(show(&clients, &[&old]).is_err());
+        clients.check_dates = false;
+        assert_eq!(show(&clients, &[&old]), Ok(()));
+    }
+
+    #[test]
+    fn an_authority_counts_in_its_time() {
+        let mut old = params("old", true);
+        old.not_after = date_time_ymd(2021, 1, 1);
+        let (old, ca) = (own(old), own(params("CA", true)));
+        let mut clients = clients(&[&old, &ca]);
+        let (of_old, of_ca) = (by(&old, params("a", false)), by(&ca, params("b", false)));
+        assert_eq!(show(&clients, &[&of_ca]), Ok(()));
+        let Err(Error::InvalidCertificate(CertificateError::Other(OtherError(error)))) =
+            show(&clients, &[&of_old])
+        else {
+            panic!("it is let in, or the cause is another")
+        };
+        assert!(error.is::<AuthorityNotValid>());
+        clients.check_dates = false;
+        assert_eq!(show(&clients, &[&of_old]), Ok(()));
+    }
+
+    #[test]
+    fn a_list_has_to_be_new_whatever_the_certificate_is() {
+        let mut ca = params("CA", true);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let ca = own(ca);
+        let mut old = params("old", false);
+        old.not_after = date_time_ymd(2024, 1, 1);
+        let mut new = params("new", false);
+        new.not_before = date_time_ymd(2028, 1, 1);
+        let shown = [by(&ca, params("good", false)), by(&ca, old), by(&ca, new)];
+        let mut clients = clients(&[&ca]);
+        clients.check_dates = false;
+        for (until, good) in [(2025, false), (2026, true)] {
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2023, 1, 1),
+                next_update: date_time_ymd(until, 1, 1),
+                crl_number: SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: Vec::new(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&ca).unwrap();
+            let seconds = super::super::certificate::list_until(list.der()).unwrap();
+            let until = UnixTime::since_unix_epoch(Duration::from_secs(seconds as u64));
+            let list = webpki::OwnedCertRevocationList::from_der(list.der()).unwrap().into();
+            clients.revoked = vec![Revoked { list, until }];
+            for shown in &shown {
+                let shown = show(&clients, &[shown]);
+                match good {
+                    true => assert_eq!(shown, Ok(())),
+                    false => assert!(matches!(
+                        shown,
+                        Err(Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { .. }))
+                    )),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_and_winding_chains_are_refused() {
+        let ca = own(params("CA", true));
+        let clients = clients(&[&ca]);
+        let leaf = by(&own(params("X", true)), params("leaf", false));
+        let namesakes: Vec<Made> = (0..9).map(|_| own(params("X", true))).collect();
+        let chain: Vec<&Made> = [&leaf].into_iter().chain(&namesakes).collect();
+        let too_deep = explain(webpki::Error::MaximumPathDepthExceeded);
+        assert_eq!(show(&clients, &chain).unwrap_err().to_string(), too_deep.to_string());
+        let begin = std::time::Instant::now();
+        assert!(show(&clients, &chain[..9]).is_err());
+        assert!(begin.elapsed() < Duration::from_millis(20), "{:?}", begin.elapsed());
+        // One that is as it should be.
+        let (a, b) = {
+            let a = by(&ca, params("A", true));
+            let b = by(&a, params("B", true));
+            (a, b)
+        };
+        assert_eq!(show(&clients, &[&by(&b, params("leaf", false)), &b, &a, &ca]), Ok(()));
+    }
 }

@@ -4,6 +4,7 @@
 //! is not MQTT's, [`Transport::wrap`] puts the layers around the socket and they are fed what was read.
 
 mod acceptor;
+mod authority;
 mod certificate;
 mod clients;
 mod detect;

@@ -1,5 +1,6 @@
 //! The server's side of one TLS connection.
 
+use super::clients::AuthorityNotValid;
 use super::plain::Socket;
 use rustls::{AlertDescription, CertificateError, OtherError, ServerConfig, ServerConnection};
 use std::io::{self, IoSlice, Read, Write};
@@ -104,6 +105,11 @@ impl Tls {
 
 fn explain(e: rustls::Error) -> io::Error {
     let text = match &e {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(error)))
+            if error.is::<AuthorityNotValid>() =>
+        {
+            Some(error.to_string())
+        }
         rustls::Error::InvalidCertificate(error) => explain_certificate(error).map(str::to_owned),
         rustls::Error::NoCertificatesPresented => Some("the client shows no certificate".into()),
         rustls::Error::AlertReceived(
@@ -143,6 +149,17 @@ fn explain_certificate(error: &CertificateError) -> Option<&'static str> {
             }
             webpki::Error::RequiredEkuNotFoundContext(_) => {
                 "the client's certificate is not one for clients (extendedKeyUsage)"
+            }
+            webpki::Error::UnsupportedSignatureAlgorithmContext(_)
+            | webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => {
+                "a certificate of the client's is signed by an algorithm that is not taken, such as SHA-1: make it again \
+                 with -sha256"
+            }
+            webpki::Error::MaximumPathDepthExceeded => {
+                "the client shows too many certificates between its own and the authority's"
+            }
+            webpki::Error::MaximumPathBuildCallsExceeded | webpki::Error::MaximumSignatureChecksExceeded => {
+                "the client shows certificates that can be put together in too many ways"
             }
             _ => return None,
         },

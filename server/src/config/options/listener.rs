@@ -185,6 +185,15 @@ pub(super) const OPTIONS: &[Spec] = &[
                     "Invalid 'mount_point' value ({value}). Does it contain a wildcard character?"
                 ));
             }
+            if !value.ends_with('/') {
+                draft.say(
+                    Severity::Warning,
+                    format!(
+                        "'mount_point {value}' does not end with '/': what a client calls 't' is '{value}t' to others. \
+                         Was '{value}/' meant?"
+                    ),
+                );
+            }
             draft.door().settings.mount_point = Some(value);
             Ok(())
         }),
