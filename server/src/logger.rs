@@ -88,7 +88,9 @@ impl Logger {
     /// Whether errors are shown where the broker was started.
     pub fn shows_errors(&self) -> bool {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let is_shown = |sink: &Sink| matches!(sink, Sink::Stderr | Sink::Stdout);
+        let is_shown = |sink: &Sink| {
+            matches!(sink, Sink::Stderr | Sink::Stdout | Sink::Piped(Piped::Stderr | Piped::Stdout, _))
+        };
         log::log_enabled!(Level::Error) && state.settings.types.error && state.sinks.iter().any(is_shown)
     }
 
