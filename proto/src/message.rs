@@ -1,12 +1,13 @@
 //! An application message as it is kept: encoded once, shared by everyone who waits for it.
 
-use crate::codec::QoS;
+use crate::codec::{PacketType, Properties, PropertyContext, QoS};
 use crate::time::Instant;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Which message this is, within one run of one broker: the shard it entered by, and a count there.
+/// Which message this is: the shard it entered by, and a count there, which goes on after a restart of a broker
+/// that keeps things.
 ///
 /// Of two messages with one origin the later has the larger count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -115,6 +116,27 @@ impl Message {
     /// The whole block: a head of our own, topic, properties, payload.
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// All of it but the moment it expires: what [`Message::from_bytes_after_expiry`] makes one of again.
+    pub fn bytes_after_expiry(&self) -> &[u8] {
+        &self.0[8..]
+    }
+
+    /// A message from what was kept of one; `None` if the bytes are not one.
+    pub fn from_bytes_after_expiry(expires_at: Instant, bytes: &[u8]) -> Option<Message> {
+        let mut all = Vec::with_capacity(8 + bytes.len());
+        all.extend_from_slice(&expires_at.micros().to_le_bytes());
+        all.extend_from_slice(bytes);
+        if all.len() < HEAD {
+            return None;
+        }
+        let message = Message(Arc::from(all));
+        QoS::from_u8(message.0[24] & 3).filter(|_| message.0[24] < 8)?;
+        core::str::from_utf8(message.0.get(HEAD..message.properties_at())?).ok()?;
+        let properties = message.0.get(message.properties_at()..message.payload_at())?;
+        Properties::validate(properties, PropertyContext::Packet(PacketType::Publish)).ok()?;
+        Some(message)
     }
 
     /// The topic name, as bytes of UTF-8.

@@ -50,7 +50,7 @@ fn shard() {
 
 #[test]
 fn shard_with_drawn_bytes() {
-    for seed in 1..400 {
+    for seed in 1..std::env::var("SEEDS").map_or(400, |n| n.parse().unwrap()) {
         let mut random = Random::new(seed);
         let len = 30 + random.below(1500);
         let data: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();

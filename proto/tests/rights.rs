@@ -71,6 +71,7 @@ impl Broker {
                     self.questions.push(format!("{:?} {}", question.username, question.client_id));
                 }
                 Output::PauseReads(_) | Output::ResumeReads(_) => {}
+                Output::Store { .. } => unreachable!("nothing is kept"),
             }
             busy.push_front(at);
         }

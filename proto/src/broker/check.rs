@@ -1,10 +1,11 @@
 //! What must hold for a shard whatever happens to it: the body of a fuzz target.
 
+use super::store::{Loaded, SessionId, StoreOp};
 use super::{AuthStep, Authentication, Config, ConnId, Input, Listener, Output, Placement, Shard, Verdict};
 use crate::broker::peer::PeerMessage;
 use crate::codec::{Framer, Packet, ReasonCode, Version};
 use crate::time::Instant;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -37,6 +38,21 @@ struct Rig {
     peers: Vec<VecDeque<(u16, PeerMessage)>>,
     wake: Vec<Option<Instant>>,
     pipes: Vec<Pipe>,
+    /// What was said to the store and not confirmed, by shard; `None` if nothing is kept.
+    unsynced: Option<Vec<Unsynced>>,
+    kept: Kept,
+}
+
+/// The changes of turns, with the number of the last of each.
+type Unsynced = VecDeque<(u64, Vec<StoreOp>)>;
+
+/// What a store would have.
+#[derive(Default)]
+struct Kept {
+    sessions: BTreeSet<SessionId>,
+    queues: BTreeMap<(SessionId, u64), crate::session::Delivery>,
+    in_flight: BTreeSet<(SessionId, u64)>,
+    forwards: BTreeSet<((u16, u16), u64)>,
 }
 
 /// Interprets `data` as operations on one or two shards: connections with good and bad packets, cuts, partial
@@ -73,6 +89,12 @@ pub fn check_shard(data: &[u8]) {
                 }
             }
             28 => rig.answer(at, a, b),
+            30 if a < 8 => {
+                for shard in 0..rig.shards.len() {
+                    rig.input(shard, Input::StoreFailed(a & 1 == 1));
+                }
+            }
+            30 => drop(rig.sync(usize::from(a) % 2)),
             op => {
                 let bytes = packet(op, a, b, rig.pipes[at].v5);
                 rig.send(at, &bytes);
@@ -205,9 +227,16 @@ impl Rig {
             takes: usize::MAX,
             asked: None,
         };
+        let mut all: Vec<Shard> = (0..shards).map(make).collect();
+        let keeps = first & 32 != 0;
+        if keeps {
+            all.iter_mut().for_each(|s| s.keep_from(1));
+        }
         Rig {
             now,
-            shards: (0..shards).map(make).collect(),
+            unsynced: keeps.then(|| (0..shards).map(|_| VecDeque::new()).collect()),
+            kept: Kept::default(),
+            shards: all,
             peers: (0..shards).map(|_| VecDeque::new()).collect(),
             wake: (0..shards).map(|_| None).collect(),
             pipes: (0..CONNS as u32).map(pipe).collect(),
@@ -268,6 +297,10 @@ impl Rig {
     fn poll(&mut self, shard: usize) {
         for _ in 0..100_000 {
             match self.shards[shard].poll_output(self.now) {
+                Output::Store { upto, ops } => {
+                    let Some(unsynced) = &mut self.unsynced else { panic!("nothing is to be kept") };
+                    unsynced[shard].push_back((upto, ops));
+                }
                 Output::Timeout(at) => {
                     self.wake[shard] = at;
                     return;
@@ -347,6 +380,21 @@ impl Rig {
         }
     }
 
+    /// The store takes one turn of a shard. False if there is none.
+    fn sync(&mut self, shard: usize) -> bool {
+        let shard = shard % self.shards.len();
+        let Some((upto, ops)) = self.unsynced.as_mut().and_then(|u| u[shard].pop_front()) else {
+            return false;
+        };
+        for op in ops {
+            if let Some(loaded) = self.kept.apply(op) {
+                self.input(shard, Input::Loaded(loaded));
+            }
+        }
+        self.input(shard, Input::Stored { upto });
+        true
+    }
+
     fn step(&mut self, shard: usize) {
         let shard = shard % self.shards.len();
         if let Some((from, message)) = self.peers[shard].pop_front() {
@@ -361,7 +409,9 @@ impl Rig {
 
     fn settle(&mut self) {
         for _ in 0..100_000 {
-            let idle = self.peers.iter().all(VecDeque::is_empty)
+            let synced = (0..self.shards.len()).filter(|&s| self.sync(s)).count();
+            let idle = synced == 0
+                && self.peers.iter().all(VecDeque::is_empty)
                 && self.wake.iter().flatten().all(|at| *at > self.now);
             if idle {
                 return;
@@ -385,6 +435,9 @@ impl Rig {
     }
 
     fn end(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, Input::StoreFailed(false));
+        }
         self.settle();
         let running: u64 = self.shards.iter().map(|s| s.counters().clients_connected).sum();
         assert!(running <= self.pipes.iter().filter(|p| p.open).count() as u64, "clients without connection");
@@ -401,6 +454,9 @@ impl Rig {
             self.cut(0);
         }
         self.advance(Duration::from_secs(1000));
+        let kept = &self.kept;
+        assert!(kept.sessions.is_empty() && kept.queues.is_empty(), "the store keeps what is gone");
+        assert!(kept.in_flight.is_empty() && kept.forwards.is_empty(), "the store keeps what is done");
         for shard in &mut self.shards {
             let counters = shard.counters();
             assert_eq!((counters.clients_connected, counters.clients_total), (0, 0));
@@ -410,5 +466,50 @@ impl Rig {
             assert!(shard.work.is_empty() && shard.outputs.is_empty());
             assert_eq!(shard.retained.idle(), (0, 0, 0), "replays left something behind");
         }
+    }
+}
+
+impl Kept {
+    fn apply(&mut self, op: StoreOp) -> Option<Loaded> {
+        match op {
+            StoreOp::Session { id, .. } => drop(self.sessions.insert(id)),
+            StoreOp::SessionEnd { id } => {
+                assert!(self.sessions.remove(&id), "a session ends twice");
+                self.queues.retain(|(of, _), _| *of != id);
+                self.in_flight.retain(|(of, _)| *of != id);
+            }
+            StoreOp::Subscribe { id, .. }
+            | StoreOp::Unsubscribe { id, .. }
+            | StoreOp::Received { id, .. }
+            | StoreOp::Completed { id, .. } => assert!(self.sessions.contains(&id), "of no session"),
+            StoreOp::Enqueue { id, delivery } => {
+                assert!(self.sessions.contains(&id), "a message of no session");
+                let before = self.queues.insert((id, delivery.seq), delivery);
+                assert!(before.is_none(), "two messages in one place");
+            }
+            StoreOp::Sent { id, seq, .. } => {
+                assert!(self.queues.contains_key(&(id, seq)) && self.in_flight.insert((id, seq)));
+            }
+            StoreOp::Released { id, seq, body, .. } => {
+                let delivery = self.queues.remove(&(id, seq));
+                assert!(
+                    delivery.is_some_and(|d| d.message.id() == body) && self.in_flight.contains(&(id, seq))
+                );
+            }
+            StoreOp::Done { id, seq, body } => {
+                self.in_flight.remove(&(id, seq));
+                let delivery = self.queues.remove(&(id, seq));
+                assert_eq!(delivery.map(|d| d.message.id()), body, "another message than waited");
+            }
+            StoreOp::Forward { link, number, .. } => assert!(self.forwards.insert((link, number))),
+            StoreOp::Forwarded { link, number, .. } => assert!(self.forwards.remove(&(link, number))),
+            StoreOp::Retain { .. } | StoreOp::Forget { .. } | StoreOp::Mark { .. } => {}
+            StoreOp::Load { id, key, from, count } => {
+                let all = self.queues.range((id, from)..=(id, u64::MAX)).map(|(_, d)| d.clone());
+                return Some(Loaded { key, deliveries: all.take(count as usize).collect() });
+            }
+            StoreOp::Rest { .. } => panic!("only said at a restart"),
+        }
+        None
     }
 }

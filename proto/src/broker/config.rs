@@ -167,6 +167,11 @@ impl Placement {
         self.shards[self.slot(name)]
     }
 
+    /// The shard of a slot.
+    pub(super) fn of_slot(&self, slot: u16) -> ShardId {
+        self.shards[usize::from(slot) % SLOTS]
+    }
+
     /// The key all shards hash with where they must agree.
     pub(super) fn key(&self) -> HashKey {
         self.key

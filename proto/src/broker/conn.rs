@@ -9,7 +9,8 @@ use super::publish::Route;
 use super::timer::Timer;
 use super::{EFFORT, Shard, Work};
 use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
-use crate::session::{Link, Sent};
+use crate::outbox::{Outbox, Pool};
+use crate::session::{Delivery, Link, OutgoingPublish, Payload, Sent};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -99,6 +100,8 @@ pub(super) struct Conn {
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
     pub blocked: bool,
+    /// The gate before which nothing is written.
+    pub held: u64,
     /// How many SUBACKs wait.
     pub waiting: u16,
     /// When the timers of the connection fire.
@@ -122,6 +125,31 @@ pub(super) struct Conn {
 impl Conn {
     pub fn id(&self, index: u32) -> ConnId {
         ConnId { index, generation: self.generation }
+    }
+
+    /// Writes a message in flight; false if it is none for this client: outside its mount point, or too large for it.
+    pub fn write(
+        &mut self,
+        pool: &mut Pool,
+        now: Instant,
+        packet_id: u16,
+        dup: bool,
+        delivery: &Delivery,
+    ) -> bool {
+        let message = &delivery.message;
+        let Some(topic) = self.mount.strip(message.topic_bytes()) else { return false };
+        let publish = OutgoingPublish {
+            topic,
+            properties: message.properties(),
+            payload: Payload::Kept(message),
+            expires_at: message.expires_at(),
+            qos: delivery.qos,
+            dup,
+            retain: delivery.retain,
+            packet_id,
+            ids: &delivery.ids,
+        };
+        self.link.put_publish(pool, now, &publish) == Sent::Yes
     }
 
     /// Puts the connection, whose name is `id`, on the list of those to transmit.
@@ -159,6 +187,7 @@ impl Shard {
             paused: 0,
             dirty: false,
             blocked: false,
+            held: 0,
             waiting: 0,
             alive_armed: Instant::NEVER,
             stalled_armed: Instant::NEVER,
@@ -417,7 +446,10 @@ impl Shard {
         {
             self.put(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::default() }));
         }
-        let Some(conn) = self.conns.get_mut(id.index as usize).and_then(Option::take) else { return };
+        let Some(mut conn) = self.conns.get_mut(id.index as usize).and_then(Option::take) else { return };
+        if conn.held > self.opened {
+            conn.link.outbox = Outbox::default(); // It promises what is not kept yet.
+        }
         // With these bytes it ends, whether or not they can be sent [MQTT-3.14.4-2] [MQTT-4.13.2-1].
         if !matches!(cause, Cause::Transport) {
             self.outputs.push_back(Output::Close { conn: id, last: conn.link.outbox });

@@ -252,7 +252,14 @@ impl Shard {
             let refusal = (ReasonCode::NotAuthorized, "no right to publish the will");
             return self.refuse(id, Some(subject), refusal);
         }
+        let emitted = self.keeper.emitted();
         let found = self.find_session(&request.client_id);
+        let kept = request.expiry_s > 0 || found.is_some_and(|index| self.sessions[index].kept.is_some());
+        if kept && self.keeper.failed {
+            let refusal =
+                (ReasonCode::ServerUnavailable, "the store fails, and its session would have to be kept");
+            return self.refuse(id, Some(subject), refusal);
+        }
         if let Some(index) = found {
             // A session belongs to the user who made it; one made without a user to the first who comes.
             let owner = self.sessions[index].username.as_deref();
@@ -302,6 +309,8 @@ impl Shard {
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
         session.will = request.will; // [MQTT-3.1.2-7]
+        self.keep_session(index);
+        let session = &mut self.sessions[index];
         let Some(conn) = conn_at(&mut self.conns, id) else {
             return Flow::Closed;
         };
@@ -383,7 +392,7 @@ impl Shard {
         if keep.is_some() {
             self.wake_replays(index);
         }
-        Flow::Continue
+        self.hold(id, emitted)
     }
 
     fn has_room_for_session(&self) -> bool {

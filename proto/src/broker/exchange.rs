@@ -146,7 +146,7 @@ impl Shard {
             Verdict::Success { username, data } => {
                 let Some(mut request) = self.conn(id).and_then(|c| c.request.take()) else { return };
                 request.set_username(username);
-                if self.accept(id, *request, data) == Flow::Continue {
+                if self.accept(id, *request, data) != Flow::Closed {
                     self.resume(id, Pause::Authentication);
                 }
             }

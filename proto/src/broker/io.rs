@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::config::Config;
+use super::store::{Loaded, StoreOp};
 
 /// The number of a shard, 0 to [`SHARDS_MAX`] - 1.
 pub type ShardId = u16;
@@ -114,6 +115,35 @@ pub enum Input<'a> {
         /// The message.
         message: PeerMessage,
     },
+    /// All changes in [`Output::Store`] up to this number are kept: a restart would find them.
+    Stored {
+        /// The number.
+        upto: u64,
+    },
+    /// The store does not take any more for now (`true`), or does again. Until then nothing is promised that it would
+    /// have to keep: QoS 1 and 2 messages for those who would get them later are refused.
+    StoreFailed(bool),
+    /// The answer to a [`StoreOp::Load`].
+    Loaded(Loaded),
+    /// What was kept, at a restart, before any connection: all of one session without another between, its
+    /// [`StoreOp::Session`] first. Messages that wait stand in the order of their places, each that was sent with its
+    /// [`StoreOp::Sent`] behind it; when [`HEAD`](super::store::HEAD) that were not sent have come, one
+    /// [`StoreOp::Rest`] stands for the others. A session goes to the shard its client id hashes to, a retained
+    /// message to that of its topic.
+    Restore(StoreOp),
+    /// A [`StoreOp::Forward`] of the run before that is above the last [`StoreOp::Mark`] of its link, after everything
+    /// was restored: to all shards, or, with `share`, to the one that filter hashes to. All such records are to
+    /// be removed together with what comes of this.
+    Redeliver {
+        /// The message.
+        message: Message,
+        /// The shared subscription that it is for.
+        share: Option<Box<str>>,
+        /// The shard that it was for, as its record says.
+        to: ShardId,
+        /// How many shards there were.
+        shards: u16,
+    },
     /// A new configuration, already checked. Connections stay; what they may do is decided anew, for what
     /// is queued as well.
     Configured(Arc<Config>),
@@ -160,6 +190,13 @@ pub enum Output {
     },
     /// Ask who the client is; answer with [`Input::Authenticated`]. A connection has at most one unanswered.
     Authenticate(Box<Authenticate>),
+    /// Keep these, in order, and say so by [`Input::Stored`]. Only after [`Shard::keep`](super::Shard::keep_from).
+    Store {
+        /// The number of the last one; they are counted from 1.
+        upto: u64,
+        /// The changes, and questions.
+        ops: Vec<StoreOp>,
+    },
     /// A message for another shard: hand it to that shard as [`Input::Peer`], in order.
     Peer {
         /// The shard it is for.

@@ -35,6 +35,7 @@ mod replay;
 pub mod rights;
 mod session;
 mod share;
+pub mod store;
 mod subscribe;
 mod sys;
 mod timer;
@@ -107,6 +108,7 @@ pub struct Shard {
     dirty: Vec<ConnId>,
     pool: Pool,
 
+    keeper: store::Keeper,
     counters: Counters,
     reports: sys::Reports,
     /// When [`Timer::Sys`] fires.
@@ -197,6 +199,7 @@ impl Shard {
             outputs: VecDeque::new(),
             dirty: Vec::new(),
             pool: Pool::default(),
+            keeper: store::Keeper::default(),
             counters: Counters::default(),
             reports: sys::Reports::default(),
             sys_at,
@@ -234,6 +237,13 @@ impl Shard {
             Input::Publish { message } => self.publish_from_within(&message),
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::SessionsElsewhere(n) => self.sessions_elsewhere = n,
+            Input::Stored { upto } => self.on_stored(upto),
+            Input::StoreFailed(failed) => self.keeper.failed = failed,
+            Input::Loaded(loaded) => self.on_loaded(loaded),
+            Input::Restore(op) => self.restore(op),
+            Input::Redeliver { message, share, to, shards } => {
+                self.redeliver(&message, share.as_deref(), to, shards);
+            }
             Input::Configured(config) => self.on_configured(config),
             Input::Revoked(revoked) => self.on_revoked(&revoked),
             Input::Shutdown => self.on_shutdown(),
@@ -252,13 +262,14 @@ impl Shard {
             if let Some(output) = self.outputs.pop_front() {
                 return output;
             }
-            if self.flush_peers() {
+            if self.flush_turn() {
                 continue;
             }
+            let opened = self.opened;
             while let Some(id) = self.dirty.pop() {
                 if let Some(conn) = self.conn(id) {
                     conn.dirty = false;
-                    if !conn.blocked && !conn.link.outbox.is_empty() {
+                    if !conn.blocked && !conn.link.outbox.is_empty() && conn.held <= opened {
                         return Output::Transmit(id);
                     }
                 }
@@ -370,6 +381,9 @@ impl Shard {
         if let Some(peer) = self.peers.get_mut(usize::from(to)) {
             match message {
                 PeerMessage::Retain(_) => peer.retain.push(message),
+                PeerMessage::Once { message: ref inner, .. } if matches!(**inner, PeerMessage::Retain(_)) => {
+                    peer.retain.push(message);
+                }
                 _ => peer.others.push(message),
             }
         }

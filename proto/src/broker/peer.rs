@@ -41,6 +41,15 @@ pub enum PeerMessage {
     Retain(Message),
     /// Deliver this to your subscribers.
     Publish(Message),
+    /// A message that the sender keeps until it knows that it was taken in, and that is never taken in twice: a
+    /// [`Retain`](PeerMessage::Retain), [`Publish`](PeerMessage::Publish),
+    /// [`ShareDeliver`](PeerMessage::ShareDeliver) or [`ShareReturn`](PeerMessage::ShareReturn).
+    Once {
+        /// Counts those between the two shards, retained messages apart from others.
+        number: u64,
+        /// The message.
+        message: Box<PeerMessage>,
+    },
     /// I have, or no longer have, subscribers with this shape and key.
     Interest {
         /// Whether it is new or gone.
@@ -100,6 +109,8 @@ pub enum PeerMessage {
         member: SessionKey,
         /// Whether the member is connected.
         connected: bool,
+        /// Whether the member's session is kept in the store.
+        kept: bool,
         /// What to answer with.
         ticket: u32,
     },
@@ -148,6 +159,8 @@ pub enum PeerMessage {
     Ack {
         /// The sum of the weights.
         handled: u64,
+        /// How much of it I need not be told again after a restart: what came of it is kept, here and wherever it went.
+        settled: u64,
     },
 }
 
@@ -156,6 +169,7 @@ impl PeerMessage {
     pub fn weight(&self) -> u64 {
         match self {
             PeerMessage::Ack { .. } => 0,
+            PeerMessage::Once { message, .. } => message.weight(),
             PeerMessage::Retain(m)
             | PeerMessage::Publish(m)
             | PeerMessage::ReplayItem { message: m, .. }
@@ -176,10 +190,16 @@ pub(super) struct Peer {
     sent: u64,
     /// How much of it the peer says it has handled.
     acked: u64,
+    /// How much of it the peer says is kept.
+    acked_settled: u64,
     /// The weight of all that was handled of the peer's.
     handled: u64,
-    /// How much of that the peer has been told.
-    told: u64,
+    /// How much of that is kept.
+    settled: u64,
+    /// What will be when the store has so many changes: their number, and what was handled before.
+    settling: VecDeque<(u64, u64)>,
+    /// How much of what was handled and is kept the peer has been told.
+    told: (u64, u64),
     /// Whether the peer waits to be told.
     asked: bool,
     /// Retained messages, to be sent before anything else to anyone.
@@ -194,6 +214,8 @@ pub(super) struct Peer {
     busy: bool,
     /// The weight of that message.
     unfinished: u64,
+    /// Its number, if it is one that is taken in once; 0 otherwise.
+    unfinished_once: u64,
 }
 
 /// What came while its sender was busy here.
@@ -209,12 +231,15 @@ enum Late {
 pub(super) struct Barrier {
     gate: u64,
     sent: Vec<u64>,
+    /// What this shard's own store must have.
+    emitted: u64,
 }
 
 impl Shard {
-    /// The gate that opens when all peers have handled what was sent to them up to the end of this turn.
+    /// The gate that opens when all peers have handled what was sent to them up to the end of this turn, and all that
+    /// came of it until then is kept, here and there.
     pub(super) fn gate(&mut self) -> u64 {
-        if self.shards == 1 {
+        if self.shards == 1 && !self.keeper.pending() {
             return 0;
         }
         if !self.gate_used {
@@ -234,12 +259,27 @@ impl Shard {
         self.peers.iter().any(|p| p.sent - p.acked > CREDIT)
     }
 
+    /// Moves what this turn has for the store and for peers to the outputs. False if there was nothing.
+    pub(super) fn flush_turn(&mut self) -> bool {
+        let ops = self.keeper.take();
+        let any = ops.is_some();
+        self.outputs.extend(ops);
+        if self.shards > 1 {
+            return self.flush_peers() || any;
+        }
+        if core::mem::take(&mut self.gate_used) {
+            let emitted = self.keeper.emitted();
+            self.barriers.push_back(Barrier { gate: self.gate, sent: Vec::new(), emitted });
+            // It may be kept by now.
+            self.open_gates();
+            return true;
+        }
+        any
+    }
+
     /// Moves what this turn has for peers to the outputs: retained messages, then all others, then
     /// acknowledgements. False if there was nothing.
-    pub(super) fn flush_peers(&mut self) -> bool {
-        if self.shards == 1 {
-            return false;
-        }
+    fn flush_peers(&mut self) -> bool {
         let count = self.peers.len();
         let ids = || (0..).zip(0..count);
         for (to, at) in ids() {
@@ -267,26 +307,29 @@ impl Shard {
         if self.gate_used {
             self.gate_used = false;
             let sent = self.peers.iter().map(|p| p.sent).collect();
-            self.barriers.push_back(Barrier { gate: self.gate, sent });
+            let emitted = self.keeper.emitted();
+            self.barriers.push_back(Barrier { gate: self.gate, sent, emitted });
             self.open_gates();
         }
         for (to, at) in ids() {
             let peer = &mut self.peers[at];
-            if peer.asked && peer.handled > peer.told {
-                peer.asked = false;
-                peer.told = peer.handled;
-                self.outputs
-                    .push_back(Output::Peer { to, message: PeerMessage::Ack { handled: peer.handled } });
+            let (handled, settled) = (peer.handled, peer.settled);
+            if peer.asked && (handled, settled) != peer.told {
+                // Whoever asked waits for both.
+                peer.asked = settled < handled;
+                peer.told = (handled, settled);
+                self.outputs.push_back(Output::Peer { to, message: PeerMessage::Ack { handled, settled } });
             }
         }
         // A gate that opened at once may have left more to say.
         !self.outputs.is_empty() || self.peers.iter().any(|p| !p.retain.is_empty() || !p.others.is_empty())
     }
 
-    fn open_gates(&mut self) {
+    pub(super) fn open_gates(&mut self) {
         let before = self.opened;
         while let Some(barrier) = self.barriers.front()
-            && self.peers.iter().zip(&barrier.sent).all(|(p, sent)| p.acked >= *sent)
+            && self.keeper.stored() >= barrier.emitted
+            && self.peers.iter().zip(&barrier.sent).all(|(p, sent)| p.acked_settled >= *sent)
         {
             self.opened = barrier.gate;
             self.barriers.pop_front();
@@ -311,12 +354,31 @@ impl Shard {
         }
         self.release_joins();
         self.release_subscribes();
+        self.release_held();
+        self.forget_forwarded();
+    }
+
+    /// The store has more: what was handled before may be settled.
+    pub(super) fn settle(&mut self) {
+        let stored = self.keeper.stored();
+        for peer in &mut self.peers {
+            while let Some(&(emitted, handled)) = peer.settling.front()
+                && emitted <= stored
+            {
+                peer.settled = handled;
+                peer.settling.pop_front();
+            }
+            if peer.settling.is_empty() {
+                peer.settled = peer.handled;
+            }
+        }
     }
 
     pub(super) fn on_peer(&mut self, from: ShardId, message: PeerMessage) {
         let Some(peer) = self.peers.get_mut(usize::from(from)) else { return };
-        if let PeerMessage::Ack { handled } = message {
+        if let PeerMessage::Ack { handled, settled } = message {
             peer.acked = peer.acked.max(handled);
+            peer.acked_settled = peer.acked_settled.max(settled);
             self.open_gates();
             if self.credit_wait && !self.credit_spent() {
                 self.credit_wait = false;
@@ -327,7 +389,15 @@ impl Shard {
             let late = match message {
                 PeerMessage::Retain(kept) => {
                     let weight = PeerMessage::Retain(kept.clone()).weight();
-                    self.retained.store(kept);
+                    self.store_retained(kept);
+                    Late::Stored(weight)
+                }
+                PeerMessage::Once { number, message } if matches!(*message, PeerMessage::Retain(_)) => {
+                    let weight = message.weight();
+                    if let PeerMessage::Retain(kept) = *message {
+                        self.store_retained(kept);
+                    }
+                    self.keep_mark(from, number, true);
                     Late::Stored(weight)
                 }
                 message => Late::Message(message),
@@ -340,6 +410,10 @@ impl Shard {
 
     fn handle_peer(&mut self, from: ShardId, message: PeerMessage) {
         let weight = message.weight();
+        let (once, message) = match message {
+            PeerMessage::Once { number, message } => (number, *message),
+            message => (0, message),
+        };
         match message {
             PeerMessage::Publish(message) => {
                 if !self.publish_from_peer(from, message) {
@@ -347,10 +421,15 @@ impl Shard {
                     let peer = &mut self.peers[usize::from(from)];
                     peer.busy = true;
                     peer.unfinished = weight;
+                    peer.unfinished_once = once;
                     return;
                 }
             }
-            PeerMessage::Retain(message) => self.retained.store(message),
+            PeerMessage::Retain(message) => {
+                self.store_retained(message);
+                self.keep_mark(from, once, true);
+                return self.handled(from, weight, 0);
+            }
             PeerMessage::Interest { add, shape, key } => {
                 self.interest.on_change(from, Change::Pattern { add, pattern: Pattern { shape, key } });
             }
@@ -371,15 +450,35 @@ impl Shard {
             | PeerMessage::ShareReturn { .. } => self.on_share_message(from, message),
             PeerMessage::Counters(counters) => self.on_counters(from, *counters),
             PeerMessage::Sync => self.peers[usize::from(from)].asked = true,
-            PeerMessage::Ack { .. } => {}
+            PeerMessage::Once { .. } | PeerMessage::Ack { .. } => {}
         }
-        self.peers[usize::from(from)].handled += weight;
+        self.handled(from, weight, once);
+    }
+
+    /// Counts what was handled of a peer's. It is settled when what came of it is kept: here, as what went on to other
+    /// shards is kept here until they have it.
+    fn handled(&mut self, from: ShardId, weight: u64, once: u64) {
+        self.keep_mark(from, once, false);
+        let (emitted, pending) = (self.keeper.emitted(), self.keeper.pending());
+        let peer = &mut self.peers[usize::from(from)];
+        peer.handled += weight;
+        if pending {
+            match peer.settling.back_mut() {
+                Some((last, handled)) if *last == emitted => *handled = peer.handled,
+                _ => peer.settling.push_back((emitted, peer.handled)),
+            }
+        } else if peer.settling.is_empty() {
+            peer.settled = peer.handled;
+        }
     }
 
     /// The last receiver of a peer's message has it: what came after it is next.
     pub(super) fn peer_goes_on(&mut self, from: ShardId) {
         let peer = &mut self.peers[usize::from(from)];
-        peer.handled += core::mem::take(&mut peer.unfinished);
+        let weight = core::mem::take(&mut peer.unfinished);
+        let once = core::mem::take(&mut peer.unfinished_once);
+        self.handled(from, weight, once);
+        let peer = &mut self.peers[usize::from(from)];
         if peer.backlog.is_empty() {
             peer.busy = false;
         } else {
@@ -394,7 +493,7 @@ impl Shard {
             let peer = &mut self.peers[at];
             match peer.backlog.pop_front() {
                 Some(Late::Message(message)) => self.handle_peer(from, message),
-                Some(Late::Stored(weight)) => peer.handled += weight,
+                Some(Late::Stored(weight)) => self.handled(from, weight, 0),
                 None => return,
             }
             if self.peers[at].busy {

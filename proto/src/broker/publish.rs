@@ -9,6 +9,7 @@ use super::denial::Denial;
 use super::io::{ConnId, ShardId};
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
+use super::store::StoreOp;
 use super::{SLICE, Shard, Work};
 use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode};
 use crate::message::{Message, MessageId, Publication};
@@ -82,6 +83,12 @@ pub(super) struct Route {
 }
 
 impl Route {
+    /// Keeps only those who are meant.
+    pub fn keep_where(&mut self, session: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) {
+        self.targets.retain(|t| session(t.session));
+        self.groups.retain(|&g| group(g));
+    }
+
     /// How many receivers it has: groups, then sessions.
     fn len(&self) -> usize {
         self.groups.len() + self.targets.len()
@@ -242,8 +249,19 @@ impl Shard {
             if known {
                 // [MQTT-4.3.3-10]: it was routed when it came first.
                 conn.route = Some(route);
-                return self.acknowledge(id, 0, kind, packet_id, ReasonCode::Success);
+                let gate = self.store_gate();
+                return self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
             }
+        }
+        if qos != QoS::AtMostOnce && self.keeper.failed {
+            // Nothing can be promised; 3.x has no words for that.
+            if !v5 {
+                return self.fail(id, ReasonCode::ServerUnavailable, "the store fails");
+            }
+            if let Some(conn) = self.conn(id) {
+                conn.route = Some(route);
+            }
+            return self.acknowledge(id, 0, kind, packet_id, ReasonCode::ImplementationSpecificError);
         }
         if publication.retain && !self.config.retain_available {
             return self.fail(id, ReasonCode::RetainNotSupported, "retained messages are switched off");
@@ -280,6 +298,7 @@ impl Shard {
             }
             self.build_route(&mut route, publication.topic, session);
         }
+        let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
             self.sessions[session].incoming.begin(packet_id);
@@ -290,13 +309,14 @@ impl Shard {
         let publication = Publication { id: self.next_message_id(), ..*publication };
         let nobody = route.len() == 0 && route.peers == 0 && !route.own;
         let mut kept = None;
-        let elsewhere = self.send_elsewhere(&publication, &route, &mut kept);
-        let gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
+        let once = qos == QoS::ExactlyOnce && self.sessions[session].kept.is_some();
+        let elsewhere = self.send_elsewhere(&publication, &route, once, &mut kept);
+        let mut gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
         let mut ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
         // A PUBACK follows the message to its own publisher, a PUBREC precedes it, as clients have it from brokers
         // that deliver at PUBREL. It must not leave before the last of several slices.
         let mut flow = Flow::Continue;
-        if qos == QoS::ExactlyOnce && route.len() <= SLICE {
+        if qos == QoS::ExactlyOnce && route.len() <= SLICE && !self.keeper.on {
             ack = None;
             flow = self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
         }
@@ -310,6 +330,13 @@ impl Shard {
         }
         if let Some(conn) = self.conn(id) {
             conn.route = Some(route);
+        }
+        if qos == QoS::ExactlyOnce {
+            // With what came of the message: only both together make it known.
+            self.keep_of(session, 1, |id| StoreOp::Received { id, packet_id });
+        }
+        if qos != QoS::AtMostOnce && self.keeper.emitted() > emitted {
+            gate = self.gate();
         }
         let nobody = nobody && v5 && qos == QoS::AtLeastOnce;
         let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
@@ -360,7 +387,7 @@ impl Shard {
         let mut route = self.route.take().unwrap_or_default();
         self.build_route(&mut route, publication.topic, publisher);
         let mut kept = None;
-        self.send_elsewhere(&publication, &route, &mut kept);
+        self.send_elsewhere(&publication, &route, true, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
         // Others may publish to the topic next.
         if publisher != NO_SESSION {
@@ -381,7 +408,7 @@ impl Shard {
         self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
     }
 
-    fn deliver_or_queue(
+    pub(super) fn deliver_or_queue(
         &mut self,
         source: Source,
         publication: &Publication<'_>,
@@ -411,6 +438,10 @@ impl Shard {
             Source::Conn(id, ack) => {
                 if let Some(conn) = self.conn(id) {
                     conn.route = Some(fan.route);
+                }
+                let session = self.conn(id).map(|c| c.session);
+                if let (Some((PacketType::PubRec, packet_id)), Some(session)) = (ack, session) {
+                    self.keep_of(session, 1, |id| StoreOp::Received { id, packet_id });
                 }
                 if let Some((kind, packet_id)) = ack {
                     // What went to other shards before this has been waited for long enough.
@@ -489,6 +520,7 @@ impl Shard {
         &mut self,
         publication: &Publication<'_>,
         route: &Route,
+        once: bool,
         kept: &mut Option<Message>,
     ) -> bool {
         let mut told = false;
@@ -497,9 +529,13 @@ impl Shard {
             let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
             let home = self.placement.shard(publication.topic.as_bytes());
             if home == self.id {
-                self.retained.store(message);
+                self.store_retained(message);
             } else {
-                self.send_to_peer(home, PeerMessage::Retain(message));
+                if once && self.keeper.on && publication.qos != QoS::AtMostOnce {
+                    self.send_retained(home, message);
+                } else {
+                    self.send_to_peer(home, PeerMessage::Retain(message));
+                }
                 told = true;
             }
             self.retained.saw_live(publication);
@@ -507,7 +543,11 @@ impl Shard {
         if route.peers != 0 {
             let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
             for to in (0..self.shards).filter(|&to| route.peers >> to & 1 == 1) {
-                self.send_to_peer(to, PeerMessage::Publish(message.clone()));
+                let publish = PeerMessage::Publish(message.clone());
+                match once {
+                    true => self.send_once(to, publish, &message, None),
+                    false => self.send_to_peer(to, publish),
+                }
             }
             told = true;
         }
@@ -548,7 +588,7 @@ impl Shard {
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
                 let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
-                let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0 };
+                let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0 };
                 self.enqueue(target.session, delivery);
             }
         }
@@ -624,7 +664,9 @@ impl Shard {
 
     /// Queues a message that was asked for: the one who sends holds the bounds.
     pub(super) fn enqueue_asked(&mut self, index: u32, delivery: Delivery) {
-        let Some(session) = self.sessions.get_mut(index) else { return };
+        let Shard { sessions, keeper, .. } = self;
+        let Some(session) = sessions.get_mut(index) else { return };
+        let Some(delivery) = session.keep_delivery(keeper, delivery) else { return };
         session.outgoing.push(delivery);
         if session.conn.is_some() {
             self.pump(index);
@@ -636,36 +678,41 @@ impl Shard {
         match self.sessions[index].outgoing.on_puback(ack.packet_id) {
             Acked::Unknown => self.unknown_ack(id),
             Acked::Wrong => self.wrong_ack(id),
-            _ => {
-                self.pump(index);
-                Flow::Continue
-            }
+            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
+            Acked::Release { .. } => Flow::Continue,
         }
     }
 
     pub(super) fn on_pubrec(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         match self.sessions[index].outgoing.on_pubrec(ack.packet_id, ack.reason) {
-            Acked::Done(_) => {
-                self.pump(index);
-                Flow::Continue
-            }
+            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
             Acked::Wrong => self.wrong_ack(id),
             Acked::Unknown if ack.reason.is_error() => Flow::Continue,
             // [MQTT-4.3.3-4]: a PUBREL answers every PUBREC, and clients know how to go on from one without error.
-            Acked::Release | Acked::Unknown => self.put_ack(id, PacketType::PubRel, ack.packet_id),
+            Acked::Unknown => self.put_ack(id, PacketType::PubRel, ack.packet_id),
+            Acked::Release { delivery } => {
+                if let Some(Delivery { message, seq, .. }) = delivery {
+                    let (packet_id, body) = (ack.packet_id, message.id());
+                    self.keep_of(index, seq, |id| StoreOp::Released { id, seq, packet_id, body });
+                }
+                self.put_ack(id, PacketType::PubRel, ack.packet_id)
+            }
         }
     }
 
     pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
-        let known = self.sessions[index].incoming.release(ack.packet_id);
-        if known && let Some(conn) = self.conn(id) {
-            conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
+        let packet_id = ack.packet_id;
+        if self.sessions[index].incoming.release(packet_id) {
+            self.keep_of(index, 1, |id| StoreOp::Completed { id, packet_id });
+            if let Some(conn) = self.conn(id) {
+                conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
+            }
         }
         // [MQTT-4.3.3-11]; a PUBREL that is sent again after its PUBCOMP was lost is no error.
-        self.put_ack(id, PacketType::PubComp, ack.packet_id)
+        self.put_ack(id, PacketType::PubComp, packet_id)
     }
 
     pub(super) fn on_pubcomp(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
@@ -673,18 +720,29 @@ impl Shard {
         match self.sessions[index].outgoing.on_pubcomp(ack.packet_id) {
             Acked::Unknown => self.unknown_ack(id),
             Acked::Wrong => self.wrong_ack(id),
-            _ => {
-                self.pump(index);
-                Flow::Continue
-            }
+            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
+            Acked::Release { .. } => Flow::Continue,
         }
+    }
+
+    /// A message of a session is done, which makes room for others.
+    fn on_done(&mut self, index: u32, seq: u64, delivery: Option<Delivery>) -> Flow {
+        let body = delivery.map(|d| d.message.id());
+        self.keep_of(index, seq, |id| StoreOp::Done { id, seq, body });
+        self.pump(index);
+        Flow::Continue
     }
 
     fn session_index_of(&mut self, id: ConnId) -> Option<u32> {
         self.conn(id).map(|c| c.session)
     }
 
+    /// Answers a packet of a QoS 2 message. The answer promises that the state behind it is kept.
     fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16) -> Flow {
+        if self.keeper.on {
+            let gate = self.store_gate();
+            return self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
+        }
         let Shard { conns, pool, .. } = self;
         if let Some(conn) = conn_at(conns, id) {
             conn.link.put_ack(pool, kind, packet_id, ReasonCode::Success);

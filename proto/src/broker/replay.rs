@@ -92,6 +92,11 @@ impl Retained {
         self.tree.len()
     }
 
+    /// Whether a message is retained for a topic.
+    pub fn contains(&self, topic: &str) -> bool {
+        self.tree.get(topic).is_some()
+    }
+
     /// Stores a message, or removes the one of its topic if it is empty [MQTT-3.3.1-6] [MQTT-3.3.1-7].
     pub fn store(&mut self, message: Message) {
         if message.payload().is_empty() {
@@ -312,7 +317,7 @@ impl Shard {
         let mut ids = SubscriptionIds::None;
         ids.push(subscription.id);
         if qos != QoS::AtMostOnce {
-            let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0 };
+            let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0, seq: 0 };
             return self.enqueue_asked(index, delivery);
         }
         let publication = message.as_publication();

@@ -4,13 +4,15 @@ use super::Shard;
 use super::conn::{Cause, conn_at};
 use super::denial::Denial;
 use super::io::ConnId;
-use super::peer::{PeerMessage, SessionKey};
+use super::peer::SessionKey;
 use super::publish::{may_publish, session_subscriber};
 use super::rights::Subject;
+use super::store::keep::{Kept, must_wait};
+use super::store::{HEAD, Held, Keeper, StoreOp};
 use super::timer::Timer;
 use crate::codec::PacketType;
 use crate::message::Message;
-use crate::session::{Incoming, Link, Outgoing, OutgoingPublish, Payload, Sent, ToSend, Window};
+use crate::session::{Delivery, Incoming, Link, Outgoing, Rest, ToSend, Window};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -56,6 +58,8 @@ pub(super) struct Session {
     pub last_share: u32,
     /// Its places in the list of replays.
     pub replays: VecDeque<u32>,
+    /// What the store knows of it, if it is kept.
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Session {
@@ -76,7 +80,8 @@ impl Shard {
     }
 
     pub(super) fn create_session(&mut self, client_id: String, username: Option<Box<str>>) -> u32 {
-        self.last_serial = self.last_serial.wrapping_add(1);
+        // The last number is nobody's: see `store::keep`.
+        self.last_serial = if self.last_serial >= u32::MAX - 1 { 1 } else { self.last_serial + 1 };
         let key = self.hash.hash(client_id.as_bytes());
         let index = self.sessions.insert(Session {
             serial: self.last_serial,
@@ -95,6 +100,7 @@ impl Shard {
             shares: BTreeMap::new(),
             last_share: 0,
             replays: VecDeque::new(),
+            kept: None,
         });
         let Shard { sessions, session_index, hash, .. } = self;
         session_index
@@ -113,6 +119,9 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.conn = None;
         session.outgoing.interrupt();
+        for held in session.kept.iter_mut().flat_map(|k| k.held.drain(..)).filter(|h| !h.dup) {
+            session.outgoing.not_sent(held.packet_id);
+        }
         // [MQTT-3.1.2-10]; nobody is left to read the wills of a broker that stops.
         if matches!(cause, Cause::Disconnect { with_will: false } | Cause::Operator) {
             session.will = None;
@@ -132,6 +141,7 @@ impl Shard {
         if let Some(will) = &session.will {
             session.will_at = now + Duration::from_secs(will.delay_s.into());
         }
+        self.keep_session(index);
         self.check_session(index);
     }
 
@@ -169,6 +179,8 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.will_at = Instant::NEVER;
         let Some(will) = session.will.take() else { return };
+        self.keep_session(index);
+        let session = &self.sessions[index];
         // Rights may have changed since CONNECT.
         if !may_publish(self.config.rights(session.listener), session.subject(), will.message.topic()) {
             self.log_session_denial(Denial::Will, index, will.message.topic());
@@ -185,28 +197,36 @@ impl Shard {
     /// Ends a session: its will is due now [MQTT-3.1.2-8], everything else is forgotten.
     pub(super) fn end_session(&mut self, index: u32) {
         self.publish_will(index);
-        self.clear_session(index);
+        let left = self.clear_session(index);
         let Shard { sessions, session_index, hash, .. } = self;
         let Some(session) = sessions.get(index) else { return };
         let key = hash.hash(session.client_id.as_bytes());
+        let stored = session.kept.as_ref().map(|k| k.id);
         session_index.remove(
             key,
             |i| i == index,
             |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())),
         );
         self.sessions.remove(index);
+        match (stored, left) {
+            (Some(id), Some((rest, filters))) => self.hand_on(id, rest.from, filters),
+            (Some(id), None) => self.keeper.put(StoreOp::SessionEnd { id }),
+            (None, _) => {}
+        }
     }
 
     /// Forgets what a session subscribed to and what waits for it; un-acknowledged messages of shared
-    /// subscriptions go to other members [MQTT-4.8.2-5].
-    pub(super) fn clear_session(&mut self, index: u32) {
+    /// subscriptions go to other members [MQTT-4.8.2-5]. Those that are in the store alone are left to the caller, with
+    /// the filters by number.
+    fn clear_session(&mut self, index: u32) -> Option<(Rest, BTreeMap<u32, Box<str>>)> {
         let Shard { subscriptions, interest, .. } = self;
         let mut changes = Vec::new();
         subscriptions.remove_subscriber(session_subscriber(index), |filter, _| {
             changes.extend(interest.count(filter, false).into_iter().flatten());
         });
         changes.into_iter().for_each(|c| self.announce(c));
-        let Some(session) = self.sessions.get_mut(index) else { return };
+        let session = self.sessions.get_mut(index)?;
+        let rest = session.outgoing.rest().copied();
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);
         let waiting: Vec<_> = session.outgoing.drain_for_others().collect();
@@ -217,74 +237,91 @@ impl Shard {
             self.leave_share(filter, key);
         }
         let filters: BTreeMap<u32, Box<str>> = shares.into_iter().map(|(f, s)| (s.number, f)).collect();
+        let kept = self.sessions[index].kept.as_ref().map(|k| k.id).filter(|_| rest.is_some());
         for delivery in waiting {
+            if let Some(id) = kept {
+                // The session's records stay for a while: each step of its end is one of its own.
+                let (seq, body) = (delivery.seq, Some(delivery.message.id()));
+                self.keeper.put(StoreOp::Done { id, seq, body });
+            }
             if let Some(filter) = filters.get(&delivery.share) {
-                let returned = PeerMessage::ShareReturn { filter: filter.clone(), message: delivery.message };
-                self.send_to_share_owner(filter, returned);
+                self.return_share(&filter.clone(), delivery.message);
             }
         }
+        rest.filter(|_| !filters.is_empty()).map(|rest| (rest, filters))
     }
 
     /// Sends what a session's window allows.
     pub(super) fn pump(&mut self, index: u32) {
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, config, epoch, .. } = self;
+        let Shard { sessions, conns, pool, counters, config, epoch, keeper, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
+        let key = session.key(index);
         let Some(id) = session.conn else { return };
         let Some(conn) = conn_at(conns, id) else { return };
-        let mut any = false;
-        let subject = Subject { client_id: &session.client_id, username: session.username.as_deref() };
+        let Session { outgoing, kept, client_id, username, .. } = session;
+        let stored = kept.as_ref().map(|k| k.id);
+        let done = |keeper: &mut Keeper, delivery: Option<Delivery>| {
+            if let (Some(id), Some(Delivery { seq: seq @ 1.., message, .. })) = (stored, delivery) {
+                keeper.put(StoreOp::Done { id, seq, body: Some(message.id()) });
+            }
+        };
+        let (mut any, mut waits) = (false, false);
+        let subject = Subject { client_id, username: username.as_deref() };
         let rights = (session.epoch != *epoch).then(|| config.rights(session.listener));
-        let expired = &mut 0;
+        let dropped = &mut 0;
         // Who takes no output gets no more, whatever it acknowledges: `on_written` goes on.
         let soft = config.output_soft_bytes;
         let window = Window { messages: conn.link.send_window, bytes: config.max_inflight_bytes };
         let has_room = |link: &Link, blocked: bool| !blocked || link.outbox.len() < soft;
         while has_room(&conn.link, conn.blocked)
-            && let Some(send) = session.outgoing.next(window, now, |_| *expired += 1)
+            && let Some(send) = outgoing.next(window, now, |expired| {
+                *dropped += 1;
+                done(keeper, Some(expired));
+            })
         {
             any = true;
-            let (packet_id, dup, delivery) = match send {
+            let (packet_id, dup, first, delivery) = match send {
                 ToSend::PubRel { packet_id } => {
                     conn.link.put_ack(pool, PacketType::PubRel, packet_id, crate::codec::ReasonCode::Success);
                     continue;
                 }
-                ToSend::Publish { packet_id, dup, delivery } => (packet_id, dup, delivery),
+                ToSend::Publish { packet_id, dup, first, delivery } => (packet_id, dup, first, delivery),
             };
-            let message = &delivery.message;
-            let denied = rights.is_some_and(|r| !dup && !r.may_receive(subject, message.topic()));
-            let topic = conn.mount.strip(message.topic_bytes()).filter(|_| !denied);
-            let Some(topic) = topic else {
-                session.outgoing.discard(packet_id);
-                counters.publish_dropped += 1;
+            if rights.is_some_and(|r| !dup && !r.may_receive(subject, delivery.message.topic())) {
+                *dropped += 1;
+                done(keeper, outgoing.discard(packet_id));
                 continue;
-            };
-            let sent = conn.link.put_publish(
-                pool,
-                now,
-                &OutgoingPublish {
-                    topic,
-                    properties: message.properties(),
-                    payload: Payload::Kept(message),
-                    expires_at: message.expires_at(),
-                    qos: delivery.qos,
-                    dup,
-                    retain: delivery.retain,
-                    packet_id,
-                    ids: &delivery.ids,
-                },
-            );
-            if sent == Sent::TooLarge {
-                session.outgoing.discard(packet_id);
-                counters.publish_dropped += 1;
-            } else {
+            }
+            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0) {
+                if first {
+                    keeper.put(StoreOp::Sent { id: kept.id, seq: delivery.seq, packet_id });
+                }
+                if must_wait(kept, first, delivery.qos) {
+                    kept.held.push_back(Held { gate: 0, packet_id, dup });
+                    waits = true;
+                    continue;
+                }
+            }
+            if conn.write(pool, now, packet_id, dup, delivery) {
                 counters.publish_sent += 1;
-                counters.publish_bytes_sent += message.payload().len() as u64;
+                counters.publish_bytes_sent += delivery.message.payload().len() as u64;
+            } else {
+                *dropped += 1;
+                done(keeper, outgoing.discard(packet_id));
             }
         }
-        counters.publish_dropped += *expired;
-        if session.outgoing.queued() == 0 {
+        counters.publish_dropped += *dropped;
+        if let Some(id) = stored
+            && let Some((from, count)) = outgoing.wants(HEAD)
+        {
+            keeper.put(StoreOp::Load { id, key, from, count });
+        }
+        if outgoing.queued() == 0 {
             session.epoch = *epoch;
+        }
+        if waits {
+            self.wait_for_records(index);
         }
         if any {
             self.mark_dirty(id);

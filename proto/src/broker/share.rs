@@ -5,7 +5,8 @@ use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, SessionKey};
 use super::publish::{Qos0, Subscription, group_subscriber};
-use crate::codec::QoS;
+use super::store::{StoreOp, StoredSubscription};
+use crate::codec::{QoS, SubscribeOptions};
 use crate::message::Message;
 use crate::session::{Delivery, SubscriptionIds};
 use crate::table::Slab;
@@ -20,6 +21,8 @@ struct Member {
     shard: ShardId,
     key: SessionKey,
     connected: bool,
+    /// Whether its session is kept.
+    kept: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +52,13 @@ pub(super) struct Membership {
     id: u32,
 }
 
+impl Groups {
+    /// The whole filter of a group.
+    pub(super) fn filter(&self, at: u32) -> Option<&str> {
+        self.groups.get(at).map(|g| &*g.filter)
+    }
+}
+
 impl Shard {
     /// Sends a message to the owner of a shared subscription, which may be this shard.
     pub(super) fn send_to_share_owner(&mut self, filter: &str, message: PeerMessage) {
@@ -63,8 +73,8 @@ impl Shard {
     /// What an owner is told by a member's shard.
     pub(super) fn on_share_message(&mut self, from: ShardId, message: PeerMessage) {
         match message {
-            PeerMessage::ShareJoin { filter, member, connected, ticket } => {
-                self.on_share_join(from, &filter, Member { shard: from, key: member, connected }, ticket);
+            PeerMessage::ShareJoin { filter, member: key, connected, kept, ticket } => {
+                self.on_share_join(from, &filter, Member { shard: from, key, connected, kept }, ticket);
             }
             PeerMessage::ShareLeave { filter, member } => self.on_share_leave(from, &filter, member),
             PeerMessage::ShareMember { filter, member, connected } => {
@@ -97,9 +107,30 @@ impl Shard {
                 self.counters.shared_subscriptions += 1;
             }
         }
-        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected: true, ticket };
+        let share = self.sessions[index].shares[filter].number;
+        self.keep_subscription(
+            index,
+            filter,
+            StoredSubscription { options: SubscribeOptions::new(qos), id, share },
+        );
+        let (connected, kept) = (true, self.sessions[index].kept.is_some());
+        let join = PeerMessage::ShareJoin { filter: filter.into(), member: key, connected, kept, ticket };
         self.send_to_share_owner(filter, join);
         self.placement.shard(filter.as_bytes()) != self.id
+    }
+
+    /// A session is a member again, after a restart; its client is not connected.
+    pub(super) fn rejoin_share(&mut self, index: u32, filter: &str, qos: QoS, id: u32, number: u32) {
+        let session = &mut self.sessions[index];
+        session.last_share = session.last_share.max(number);
+        let member = session.key(index);
+        session.shares.insert(filter.into(), Membership { number, qos, id });
+        self.counters.shared_subscriptions += 1;
+        // Nobody waits for the answer.
+        let ticket = u32::MAX;
+        let (connected, kept) = (false, true);
+        let join = PeerMessage::ShareJoin { filter: filter.into(), member, connected, kept, ticket };
+        self.send_to_share_owner(filter, join);
     }
 
     /// A session unsubscribes: whether it was a member.
@@ -109,6 +140,7 @@ impl Shard {
         if session.shares.remove(filter).is_none() {
             return false;
         }
+        self.keep_of(index, 1, |id| StoreOp::Unsubscribe { id, filter: filter.into() });
         self.leave_share(filter, key);
         true
     }
@@ -205,12 +237,13 @@ impl Shard {
         let member = &group.members[chosen];
         let (shard, key) = (member.shard, member.key);
         if shard != self.id {
-            let filter = group.filter.clone();
-            self.send_to_peer(
-                shard,
-                PeerMessage::ShareDeliver { filter, member: key, message: message.clone() },
-            );
-            return;
+            let (filter, kept) = (group.filter.clone(), member.kept);
+            let sent =
+                PeerMessage::ShareDeliver { filter: filter.clone(), member: key, message: message.clone() };
+            return match kept {
+                true => self.send_once(shard, sent, message, Some(&filter)),
+                false => self.send_to_peer(shard, sent),
+            };
         }
         let filter = core::mem::take(&mut group.filter);
         self.on_share_deliver(&filter, key, message);
@@ -227,8 +260,18 @@ impl Shard {
 
     /// The member chosen is none any more: its owner hears of that before this, and chooses another.
     fn give_back(&mut self, filter: &str, message: &Message) {
+        self.return_share(filter, message.clone());
+    }
+
+    /// Hands a message back to the owner of its shared subscription, for another member.
+    pub(super) fn return_share(&mut self, filter: &str, message: Message) {
+        let owner = self.placement.shard(filter.as_bytes());
         let returned = PeerMessage::ShareReturn { filter: filter.into(), message: message.clone() };
-        self.send_to_share_owner(filter, returned);
+        if owner == self.id {
+            self.on_share_message(owner, returned);
+        } else {
+            self.send_once(owner, returned, &message, Some(filter));
+        }
     }
 
     /// Delivers to the member that was chosen.
@@ -252,7 +295,10 @@ impl Shard {
                 Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message), asked: false };
             self.deliver_now(index, &ids, false, message);
         } else {
-            self.enqueue(index, Delivery { message: message.clone(), qos, retain: false, ids, share });
+            self.enqueue(
+                index,
+                Delivery { message: message.clone(), qos, retain: false, ids, share, seq: 0 },
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use super::interest::Change;
 use super::io::ConnId;
 use super::peer::{PeerMessage, ReplayKey};
 use super::publish::{Subscription, session_subscriber};
+use super::store::{StoreOp, StoredSubscription};
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
@@ -78,6 +79,7 @@ impl Shard {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
         }
+        let emitted = self.keeper.emitted();
         let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
         // [MQTT-3.8.4-5]: one after the other, with one code each [MQTT-3.8.4-6] in one SUBACK.
         for (filter, mut options) in subscribe.filters() {
@@ -97,6 +99,9 @@ impl Shard {
         }
         // Another subscriber may have told of the same pattern a moment ago: not all may know yet.
         waiting.gate = self.interest_gate;
+        if self.keeper.emitted() > emitted {
+            waiting.gate = self.gate();
+        }
         if waiting.joins == 0 && waiting.gate <= self.opened {
             self.waiting.remove(ticket);
             self.finish_subscribe(waiting);
@@ -140,6 +145,10 @@ impl Shard {
             self.log_session_denial(Denial::Subscribe, index, filter.filter());
             return Some(ReasonCode::NotAuthorized);
         }
+        if self.keeper.failed && session.kept.is_some() {
+            return Some(ReasonCode::ImplementationSpecificError);
+        }
+        let session = &self.sessions[index];
         let count = self.subscriptions.count_of(session_subscriber(index)) + session.shares.len();
         (count >= self.config.max_subscriptions as usize).then_some(ReasonCode::QuotaExceeded)
     }
@@ -172,6 +181,8 @@ impl Shard {
             retain_as_published: options.retain_as_published,
             id,
         };
+        let stored = StoredSubscription { options, id, share: 0 };
+        self.keep_subscription(index, filter.filter(), stored);
         // [MQTT-3.8.4-3]
         let replaced = self.subscriptions.insert(filter.filter(), session_subscriber(index), value).is_some();
         if !replaced {
@@ -257,6 +268,7 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
         let mount = conn.mount.clone();
+        let emitted = self.keeper.emitted();
         let mut codes = Vec::with_capacity(unsubscribe.len());
         for filter in unsubscribe.filters() {
             let filter = match TopicFilter::parse(filter) {
@@ -274,6 +286,8 @@ impl Shard {
                 // [MQTT-3.10.4-1]
                 let existed = self.subscriptions.remove(filter.filter(), session_subscriber(index)).is_some();
                 if existed {
+                    let kept = |id| StoreOp::Unsubscribe { id, filter: filter.filter().into() };
+                    self.keep_of(index, 1, kept);
                     self.end_replays_of(index, filter.filter());
                     for change in self.interest.count(filter.filter(), false).into_iter().flatten() {
                         self.announce(change);
@@ -290,6 +304,9 @@ impl Shard {
         if !self.put(id, &Packet::UnsubAck(unsuback)) {
             return self.fail(id, ReasonCode::PacketTooLarge, "the UNSUBACK is larger than the client takes");
         }
-        self.after_answer(id)
+        match self.hold(id, emitted) {
+            Flow::Continue => self.after_answer(id),
+            flow => flow,
+        }
     }
 }

@@ -319,6 +319,7 @@ impl World {
                     }
                     Output::Authenticate(_) => panic!("nobody is to be asked"),
                     Output::Peer { to, message } => self.peers.push_back((shard as ShardId, to, message)),
+                    Output::Store { .. } => unreachable!("nothing is kept"),
                     Output::Timeout(Some(at)) if at <= self.now => {
                         self.shards[shard].handle(self.now, Input::Timeout);
                     }

@@ -85,6 +85,7 @@ impl Client {
             retain: publication.retain,
             ids: SubscriptionIds::None,
             share: 0,
+            seq: 0,
         });
         self.pump(now);
         Ok(())
@@ -133,7 +134,7 @@ impl Client {
                     link.sent_at = now;
                     continue;
                 }
-                ToSend::Publish { packet_id, dup, delivery } => (packet_id, dup, delivery),
+                ToSend::Publish { packet_id, dup, delivery, .. } => (packet_id, dup, delivery),
             };
             let message = &delivery.message;
             let publish = OutgoingPublish {
@@ -164,7 +165,7 @@ impl Client {
     }
 
     pub(super) fn on_puback(&mut self, ack: &Ack<'_>) {
-        if let Acked::Done(Some(delivery)) = self.outgoing.on_puback(ack.packet_id) {
+        if let Acked::Done { delivery: Some(delivery), .. } = self.outgoing.on_puback(ack.packet_id) {
             self.events.push_back(Event::Published { ticket: ticket_of(&delivery), reason: ack.reason });
         }
     }
@@ -172,14 +173,14 @@ impl Client {
     pub(super) fn on_pubrec(&mut self, now: Instant, ack: &Ack<'_>) {
         let ticket = self.outgoing.delivery(ack.packet_id).map(ticket_of);
         let reason = match self.outgoing.on_pubrec(ack.packet_id, ack.reason) {
-            Acked::Release => {
+            Acked::Release { .. } => {
                 if let Some(ticket) = ticket {
                     self.released.insert(ack.packet_id, (ticket, ack.reason));
                 }
                 ReasonCode::Success
             }
             // [MQTT-4.3.3-4]
-            Acked::Done(_) => {
+            Acked::Done { .. } => {
                 let ticket = ticket.or(self.released.remove(&ack.packet_id).map(|r| r.0));
                 if let Some(ticket) = ticket {
                     self.events.push_back(Event::Published { ticket, reason: ack.reason });
@@ -194,7 +195,7 @@ impl Client {
     }
 
     pub(super) fn on_pubcomp(&mut self, ack: &Ack<'_>) {
-        if let Acked::Done(_) = self.outgoing.on_pubcomp(ack.packet_id)
+        if let Acked::Done { .. } = self.outgoing.on_pubcomp(ack.packet_id)
             && let Some((ticket, reason)) = self.released.remove(&ack.packet_id)
         {
             self.events.push_back(Event::Published { ticket, reason });

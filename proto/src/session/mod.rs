@@ -8,4 +8,4 @@ pub mod link;
 pub mod window;
 
 pub use link::{AckGate, Link, OutgoingPublish, Payload, Sent};
-pub use window::{Acked, Delivery, Incoming, Outgoing, SubscriptionIds, ToSend, Window};
+pub use window::{Acked, Delivery, Incoming, Outgoing, Rest, SubscriptionIds, ToSend, Window};

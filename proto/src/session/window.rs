@@ -8,6 +8,7 @@
 use crate::codec::{QoS, ReasonCode};
 use crate::message::Message;
 use crate::time::Instant;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -62,6 +63,8 @@ pub struct Delivery {
     pub ids: SubscriptionIds,
     /// The shared subscription that chose this receiver, 0 for none: a number of the owner's.
     pub share: u32,
+    /// Its place in the store, 0 if it is in none.
+    pub seq: u64,
 }
 
 impl Delivery {
@@ -86,6 +89,10 @@ struct InFlight {
     packet_id: u16,
     stage: Stage,
     qos: QoS,
+    /// Whether its PUBLISH may have reached a transport.
+    sent: bool,
+    /// Its place in the store, 0 if it is in none.
+    seq: u64,
     /// `None` from PUBREC on: the receiver has the message.
     delivery: Option<Delivery>,
 }
@@ -108,6 +115,8 @@ pub enum ToSend<'a> {
         packet_id: u16,
         /// Whether it was sent on an earlier connection.
         dup: bool,
+        /// Whether it has just got its packet id.
+        first: bool,
         /// What to send.
         delivery: &'a Delivery,
     },
@@ -121,17 +130,38 @@ pub enum ToSend<'a> {
 /// What an acknowledgement did.
 #[derive(Debug)]
 pub enum Acked {
-    /// The message is done; here it is if it was still kept.
-    Done(Option<Delivery>),
+    /// The message is done.
+    Done {
+        /// Its place in the store, 0 if it is in none.
+        seq: u64,
+        /// The message, if it was still kept.
+        delivery: Option<Delivery>,
+    },
     /// The receiver has the message: send PUBREL.
-    Release,
+    Release {
+        /// The message, unless its receiver had it before.
+        delivery: Option<Delivery>,
+    },
     /// A message in flight has this id, and this is not the acknowledgement it waits for.
     Wrong,
     /// No message in flight has this id.
     Unknown,
 }
 
-/// Messages on their way out: in flight, then queued.
+/// The end of a queue, which is in the store alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// The place of its first message.
+    pub from: u64,
+    /// How many messages it has.
+    pub count: u64,
+    /// The sum of their sizes.
+    pub bytes: u64,
+    /// Whether some have been asked for.
+    pub asked: bool,
+}
+
+/// Messages on their way out: in flight, then queued, then the rest that is in the store alone.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     last_id: u16,
@@ -146,6 +176,8 @@ pub struct Outgoing {
     in_flight: VecDeque<InFlight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
+    /// What follows in the store.
+    rest: Option<Box<Rest>>,
     /// Ids in use by SUBSCRIBE and UNSUBSCRIBE (clients only).
     reserved: Vec<u16>,
 }
@@ -153,7 +185,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Whether nothing is in flight or queued.
     pub fn is_empty(&self) -> bool {
-        self.live == 0 && self.queue.is_empty()
+        self.live == 0 && self.queue.is_empty() && self.rest.is_none()
     }
 
     /// How many messages are in flight.
@@ -163,12 +195,12 @@ impl Outgoing {
 
     /// How many messages are queued behind those in flight.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue.len() + self.rest.as_ref().map_or(0, |r| r.count as usize)
     }
 
-    /// How many bytes the queued messages take up.
+    /// How many bytes the queued messages take up, wherever they are.
     pub fn queued_bytes(&self) -> u64 {
-        self.queue_bytes
+        self.queue_bytes + self.rest.as_ref().map_or(0, |r| r.bytes)
     }
 
     /// How many bytes those in flight take up, as far as they may have to be sent again.
@@ -180,6 +212,82 @@ impl Outgoing {
     pub fn push(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.size();
         self.queue.push_back(delivery);
+    }
+
+    /// Counts a message that is in the store, if `most` or more are queued already or some before it are there
+    /// alone. False if it is to be [pushed](Outgoing::push).
+    pub fn leave(&mut self, delivery: &Delivery, most: usize) -> bool {
+        if self.rest.is_none() && self.queue.len() < most {
+            return false;
+        }
+        let rest = self.rest.get_or_insert_with(|| Box::new(Rest { from: delivery.seq, ..Rest::default() }));
+        rest.count += 1;
+        rest.bytes += delivery.size();
+        true
+    }
+
+    /// What follows in the store: to be asked for when few are left here.
+    pub fn rest(&mut self) -> Option<&mut Rest> {
+        self.rest.as_deref_mut()
+    }
+
+    /// Sets what follows in the store, after a restart.
+    pub fn restore_rest(&mut self, rest: Rest) {
+        self.rest = (rest.count > 0).then(|| Box::new(rest));
+    }
+
+    /// Takes in what was asked for of the rest. Nothing means that the store has no more.
+    pub fn load(&mut self, deliveries: Vec<Delivery>) {
+        let Some(rest) = &mut self.rest else { return };
+        rest.asked = false;
+        rest.count = rest.count.saturating_sub(deliveries.len() as u64);
+        match deliveries.last() {
+            Some(last) if rest.count > 0 => rest.from = last.seq + 1,
+            _ => self.rest = None,
+        }
+        for delivery in deliveries {
+            if let Some(rest) = &mut self.rest {
+                rest.bytes = rest.bytes.saturating_sub(delivery.size());
+            }
+            self.push(delivery);
+        }
+    }
+
+    /// What to ask of the store, when less than half of `head` messages are queued here.
+    pub fn wants(&mut self, head: usize) -> Option<(u64, u32)> {
+        let room = head.saturating_sub(self.queue.len());
+        let rest = self.rest.as_mut().filter(|r| !r.asked && room > head / 2)?;
+        rest.asked = true;
+        Some((rest.from, room as u32))
+    }
+
+    /// Puts the message that was queued last in flight, after a restart.
+    pub fn restore_sent(&mut self, packet_id: u16) {
+        if let Some(delivery) = self.queue.pop_back() {
+            self.queue_bytes -= delivery.size();
+            self.restore(packet_id, delivery.seq, Some(delivery));
+        }
+    }
+
+    /// Puts a message in flight that its receiver has, after a restart.
+    pub fn restore_released(&mut self, packet_id: u16, seq: u64) {
+        self.restore(packet_id, seq, None);
+    }
+
+    fn restore(&mut self, packet_id: u16, seq: u64, delivery: Option<Delivery>) {
+        let stage = if delivery.is_some() { Stage::Published } else { Stage::Released };
+        let qos = delivery.as_ref().map_or(QoS::ExactlyOnce, |d| d.qos);
+        let at = self.in_flight.partition_point(|e| e.seq < seq);
+        self.in_flight.insert(at, InFlight { packet_id, stage, qos, sent: true, seq, delivery });
+        self.live += 1;
+        self.last_id = self.in_flight.back().map_or(0, |e| e.packet_id);
+    }
+
+    /// A message taken from [`Outgoing::next`] did not go to the transport after all.
+    pub fn not_sent(&mut self, packet_id: u16) {
+        if let Some(entry) = self.in_flight.iter_mut().find(|e| e.packet_id == packet_id) {
+            entry.sent = false;
+        }
     }
 
     /// The connection is gone: what is in flight will be sent again [MQTT-4.4.0-1].
@@ -206,10 +314,11 @@ impl Outgoing {
                 self.on_wire_bytes += payload_bytes(entry.delivery.as_ref());
                 self.sent += 1;
                 self.on_wire += 1;
-                let entry = &self.in_flight[self.sent - 1];
+                let entry = &mut self.in_flight[self.sent - 1];
                 let packet_id = entry.packet_id;
+                let dup = core::mem::replace(&mut entry.sent, true); // [MQTT-3.3.1-1]
                 return Some(match &entry.delivery {
-                    Some(delivery) => ToSend::Publish { packet_id, dup: true, delivery },
+                    Some(delivery) => ToSend::Publish { packet_id, dup, first: false, delivery },
                     None => ToSend::PubRel { packet_id },
                 });
             }
@@ -235,15 +344,16 @@ impl Outgoing {
             self.on_wire += 1;
             self.on_wire_bytes += payload_bytes(Some(&delivery));
             self.live += 1;
-            let qos = delivery.qos;
             self.in_flight.push_back(InFlight {
                 packet_id,
                 stage: Stage::Published,
-                qos,
+                qos: delivery.qos,
+                sent: true,
+                seq: delivery.seq,
                 delivery: Some(delivery),
             });
             let delivery = self.in_flight.back()?.delivery.as_ref()?;
-            return Some(ToSend::Publish { packet_id, dup: false, delivery });
+            return Some(ToSend::Publish { packet_id, dup: false, first: true, delivery });
         }
     }
 
@@ -292,7 +402,7 @@ impl Outgoing {
     /// takes): behave as if it had been [MQTT-3.1.2-25].
     pub fn discard(&mut self, packet_id: u16) -> Option<Delivery> {
         let at = self.find(packet_id)?;
-        self.finish(at)
+        self.finish(at).1
     }
 
     fn find(&self, packet_id: u16) -> Option<usize> {
@@ -309,10 +419,10 @@ impl Outgoing {
     }
 
     /// Marks an entry done and drops the marks that are no longer in anyone's way.
-    fn finish(&mut self, at: usize) -> Option<Delivery> {
+    fn finish(&mut self, at: usize) -> (u64, Option<Delivery>) {
         let entry = &mut self.in_flight[at];
         entry.stage = Stage::Done;
-        let delivery = entry.delivery.take();
+        let (seq, delivery) = (entry.seq, entry.delivery.take());
         self.live -= 1;
         if at < self.sent {
             self.on_wire -= 1;
@@ -329,13 +439,18 @@ impl Outgoing {
         if self.in_flight.is_empty() && self.in_flight.capacity() > 32 {
             self.in_flight = VecDeque::new();
         }
-        delivery
+        (seq, delivery)
+    }
+
+    fn done(&mut self, at: usize) -> Acked {
+        let (seq, delivery) = self.finish(at);
+        Acked::Done { seq, delivery }
     }
 
     /// A PUBACK came: the message is done, whatever it says [MQTT-4.3.2-3] [MQTT-4.4.0-2].
     pub fn on_puback(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
-            Some(at) if self.in_flight[at].qos == QoS::AtLeastOnce => Acked::Done(self.finish(at)),
+            Some(at) if self.in_flight[at].qos == QoS::AtLeastOnce => self.done(at),
             Some(_) => Acked::Wrong,
             None => Acked::Unknown,
         }
@@ -346,13 +461,13 @@ impl Outgoing {
         match self.find(packet_id) {
             Some(at) if self.in_flight[at].qos == QoS::ExactlyOnce => {
                 if reason.is_error() {
-                    return Acked::Done(self.finish(at));
+                    return self.done(at);
                 }
                 let entry = &mut self.in_flight[at];
                 entry.stage = Stage::Released;
                 let had = entry.delivery.take(); // [MQTT-4.3.3-6]
                 self.on_wire_bytes -= payload_bytes(had.as_ref());
-                Acked::Release
+                Acked::Release { delivery: had }
             }
             Some(_) => Acked::Wrong,
             None => Acked::Unknown,
@@ -362,7 +477,7 @@ impl Outgoing {
     /// A PUBCOMP came: until then it is PUBREL that is sent again [MQTT-4.3.3-5].
     pub fn on_pubcomp(&mut self, packet_id: u16) -> Acked {
         match self.find(packet_id) {
-            Some(at) if self.in_flight[at].stage == Stage::Released => Acked::Done(self.finish(at)),
+            Some(at) if self.in_flight[at].stage == Stage::Released => self.done(at),
             Some(_) => Acked::Wrong,
             None => Acked::Unknown,
         }
@@ -448,7 +563,7 @@ mod tests {
 
     fn delivery(name: &str, qos: QoS) -> Delivery {
         let message = Message::new(name, b"12345678", qos, false);
-        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0 }
+        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0, seq: 0 }
     }
 
     fn sends(out: &mut Outgoing, messages: u16) -> Vec<(u16, bool)> {
@@ -472,11 +587,11 @@ mod tests {
         (0..5).for_each(|_| out.push(delivery("t", QoS::AtLeastOnce)));
         assert_eq!(sends(&mut out, 2), [(1, false), (2, false)]);
         assert!(matches!(out.on_puback(3), Acked::Unknown));
-        assert!(matches!(out.on_puback(2), Acked::Done(Some(_))));
+        assert!(matches!(out.on_puback(2), Acked::Done { delivery: Some(_), .. }));
         assert!(matches!(out.on_puback(2), Acked::Unknown));
         assert_eq!(sends(&mut out, 2), [(3, false)]);
-        assert!(matches!(out.on_puback(1), Acked::Done(_)));
-        assert!(matches!(out.on_puback(3), Acked::Done(_)));
+        assert!(matches!(out.on_puback(1), Acked::Done { .. }));
+        assert!(matches!(out.on_puback(3), Acked::Done { .. }));
         assert_eq!(sends(&mut out, 2), [(4, false), (5, false)]);
         assert_eq!((out.in_flight(), out.queued()), (2, 0));
     }
@@ -489,9 +604,9 @@ mod tests {
             let window = Window { messages: 10, bytes: 16 };
             let confirm = |out: &mut Outgoing, packet_id| match qos {
                 QoS::ExactlyOnce => {
-                    assert!(matches!(out.on_pubrec(packet_id, ReasonCode::Success), Acked::Release))
+                    assert!(matches!(out.on_pubrec(packet_id, ReasonCode::Success), Acked::Release { .. }))
                 }
-                _ => assert!(matches!(out.on_puback(packet_id), Acked::Done(Some(_)))),
+                _ => assert!(matches!(out.on_puback(packet_id), Acked::Done { delivery: Some(_), .. })),
             };
             assert_eq!(sends_within(&mut out, window), [(1, false), (2, false)], "eight bytes each");
             confirm(&mut out, 1);
@@ -513,16 +628,19 @@ mod tests {
         let mut out = Outgoing::default();
         (0..4).for_each(|_| out.push(delivery("t", QoS::ExactlyOnce)));
         sends(&mut out, 10);
-        assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release));
-        assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release), "a second PUBREC too");
+        assert!(matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release { .. }));
+        assert!(
+            matches!(out.on_pubrec(2, ReasonCode::Success), Acked::Release { .. }),
+            "a second PUBREC too"
+        );
         assert!(matches!(out.on_puback(1), Acked::Wrong), "PUBACK does not end a QoS 2 message");
         out.interrupt();
         out.push(delivery("t", QoS::AtLeastOnce));
         assert!(matches!(out.on_pubrec(3, ReasonCode::Success), Acked::Unknown), "not sent on this link");
         assert_eq!(sends(&mut out, 3), [(1, true), (10_002, false), (3, true)], "a smaller window holds too");
-        assert!(matches!(out.on_pubcomp(2), Acked::Done(None)));
+        assert!(matches!(out.on_pubcomp(2), Acked::Done { delivery: None, .. }));
         assert_eq!(sends(&mut out, 3), [(4, true)]);
-        assert!(matches!(out.on_pubrec(1, ReasonCode::QuotaExceeded), Acked::Done(Some(_))));
+        assert!(matches!(out.on_pubrec(1, ReasonCode::QuotaExceeded), Acked::Done { delivery: Some(_), .. }));
         assert_eq!(sends(&mut out, 3), [(5, false)]);
     }
 
@@ -534,12 +652,12 @@ mod tests {
         for expected in 2..=u16::MAX {
             out.push(delivery("t", QoS::AtLeastOnce));
             assert_eq!(sends(&mut out, 2), [(expected, false)]);
-            assert!(matches!(out.on_puback(expected), Acked::Done(_)));
+            assert!(matches!(out.on_puback(expected), Acked::Done { .. }));
             assert!(out.in_flight.len() < 32, "marks are dropped");
         }
         out.push(delivery("t", QoS::AtLeastOnce));
         assert_eq!(sends(&mut out, 2), [], "id 1 is still in use");
-        assert!(matches!(out.on_puback(1), Acked::Done(_)));
+        assert!(matches!(out.on_puback(1), Acked::Done { .. }));
         assert_eq!(sends(&mut out, 2), [(1, false)]);
     }
 
@@ -551,7 +669,7 @@ mod tests {
         out.interrupt();
         assert!(matches!(out.on_puback(1), Acked::Unknown));
         assert_eq!(sends(&mut out, 10), [(1, true)]);
-        assert!(matches!(out.on_puback(1), Acked::Done(Some(_))));
+        assert!(matches!(out.on_puback(1), Acked::Done { delivery: Some(_), .. }));
     }
 
     #[test]
@@ -561,7 +679,7 @@ mod tests {
         for expected in 2..=u16::MAX {
             out.push(delivery("t", QoS::AtLeastOnce));
             assert_eq!(sends(&mut out, 2), [(expected, false)]);
-            assert!(matches!(out.on_puback(expected), Acked::Done(_)));
+            assert!(matches!(out.on_puback(expected), Acked::Done { .. }));
         }
         out.push(delivery("t", QoS::AtLeastOnce));
         assert_eq!(sends(&mut out, 2), [(2, false)], "1 is skipped");

@@ -11,6 +11,7 @@
 //! ```
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod disk;
 pub mod packets;
 pub mod script;
 
@@ -101,6 +102,11 @@ pub struct Rig {
     turn: usize,
     /// The pipe that last used an index.
     by_index: Vec<usize>,
+    pub disk: disk::Disk,
+    /// Whether what is written is synced when nothing else is to be done.
+    pub syncs: bool,
+    /// The number of starts, when anything is kept.
+    run: u32,
 }
 
 /// The default configuration without `$SYS`.
@@ -138,11 +144,75 @@ impl Rig {
             traced: false,
             turn: 0,
             by_index: Vec::new(),
+            disk: disk::Disk::default(),
+            syncs: true,
+            run: 0,
             config,
             placement,
         };
         (0..usize::from(shards)).for_each(|s| rig.drain(s));
         rig
+    }
+
+    /// As [`Rig::new`], with a store.
+    pub fn kept(shards: u16, seed: u64, config: Config) -> Rig {
+        let mut rig = Rig::new(shards, seed, config);
+        rig.start_keeping(shards);
+        rig
+    }
+
+    fn start_keeping(&mut self, shards_before: u16) {
+        self.run += 1;
+        let run = self.run;
+        let syncs = std::mem::replace(&mut self.syncs, true);
+        self.shards.iter_mut().for_each(|s| s.keep_from(run));
+        for (shard, op) in self.disk.restore(&self.placement, self.now) {
+            self.handle(usize::from(shard), Input::Restore(op));
+        }
+        self.settle();
+        for (to, message, share) in self.disk.take_forwards(self.now) {
+            let all = 0..self.shards.len();
+            let owner = share.as_ref().map(|filter| usize::from(self.placement.shard(filter.as_bytes())));
+            for shard in all.filter(|shard| owner.is_none_or(|owner| owner == *shard)) {
+                let (message, share) = (message.clone(), share.clone());
+                self.handle(shard, Input::Redeliver { message, share, to, shards: shards_before });
+            }
+        }
+        self.settle();
+        self.syncs = syncs;
+    }
+
+    /// Tells the shards what a sync of the first batches did.
+    pub fn sync(&mut self, batches: usize) {
+        for told in self.disk.sync(batches) {
+            match told {
+                disk::Told::Stored(shard, upto) => self.handle(usize::from(shard), Input::Stored { upto }),
+                disk::Told::Loaded(shard, loaded) => self.handle(usize::from(shard), Input::Loaded(loaded)),
+            }
+        }
+    }
+
+    /// The broker dies; the first batches of what it wrote survive. It starts again with so many shards.
+    pub fn crash(&mut self, batches: usize, shards: u16) {
+        self.disk.crash(batches);
+        for at in 0..self.pipes.len() {
+            if self.pipes[at].open {
+                self.forget(at);
+                self.pipes[at].news.push("CLOSED".into());
+                self.pipes[at].log.push("CLOSED".into());
+            }
+            self.pipes[at].shard = 0;
+        }
+        let before = self.shards.len() as u16;
+        let mut fresh = Rig::new(shards, 0, Config::clone(&self.config));
+        self.shards = std::mem::take(&mut fresh.shards);
+        self.placement = fresh.placement;
+        self.peers = (0..shards).map(|_| VecDeque::new()).collect();
+        self.wake = vec![None; usize::from(shards)];
+        self.unpolled = vec![false; usize::from(shards)];
+        self.polling = vec![false; usize::from(shards)];
+        self.asked.clear();
+        self.start_keeping(before);
     }
 
     /// Opens a connection whose first bytes decide its shard; returns its place in `pipes`.
@@ -259,6 +329,10 @@ impl Rig {
         }
     }
 
+    pub fn store_failed(&mut self, failed: bool) {
+        (0..self.shards.len()).for_each(|shard| self.handle(shard, Input::StoreFailed(failed)));
+    }
+
     pub fn shut_down(&mut self) {
         for shard in 0..self.shards.len() {
             self.handle(shard, Input::Shutdown);
@@ -272,6 +346,24 @@ impl Rig {
 
     /// Handles one thing that is ready, chosen by the seed or in turn; false if there is none.
     pub fn step(&mut self) -> bool {
+        if self.shuffled && self.syncs && self.disk.unsynced() > 0 && self.random.one_in(8) {
+            let batches = 1 + self.random.below(self.disk.unsynced());
+            self.sync(batches);
+            self.steps += 1;
+            return true;
+        }
+        if self.step_without_store() {
+            return true;
+        }
+        let any = self.syncs && self.disk.unsynced() > 0;
+        if any {
+            self.sync(self.disk.unsynced());
+            self.steps += 1;
+        }
+        any
+    }
+
+    fn step_without_store(&mut self) -> bool {
         let count_of_shards = self.shards.len();
         let count = count_of_shards + self.pipes.len();
         let start = if self.shuffled { self.random.below(2 * count) } else { self.turn };
@@ -387,7 +479,8 @@ impl Rig {
         self.pipes[at].up.drain(..used);
         self.drain(shard);
         let pipe = &self.pipes[at];
-        assert!(used == len || pipe.paused || !pipe.open, "bytes are left only when reads are paused");
+        let paused = pipe.paused || self.polling[shard] || self.unpolled[shard];
+        assert!(used == len || paused || !pipe.open, "bytes are left only when reads are paused");
         true
     }
 
@@ -442,6 +535,7 @@ impl Rig {
             Output::PauseReads(id) => self.with(shard, id, |p| p.paused = true),
             Output::ResumeReads(id) => self.with(shard, id, |p| p.paused = false),
             Output::Authenticate(ask) => self.asked.push(*ask),
+            Output::Store { upto, ops } => self.disk.take(shard as u16, upto, ops, self.now),
             Output::Close { conn, last } => {
                 if let Some(at) = self.find(shard, conn) {
                     let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
