@@ -5,6 +5,7 @@ use crate::lobby::Guest;
 use crate::transport::Transport;
 use crossbeam_channel::Sender;
 use hikyaku_proto::broker::peer::PeerMessage;
+use hikyaku_proto::broker::store::Loaded;
 use hikyaku_proto::broker::{Config, ConnId, Revoked, ShardId, Verdict};
 use std::sync::Arc;
 
@@ -22,6 +23,12 @@ pub(crate) enum Letter {
     Guest { transport: Transport, guest: Box<Guest> },
     /// Answer, to show that you turn.
     Roll(Sender<()>),
+    /// All changes up to this number are kept.
+    Stored { upto: u64 },
+    /// The store takes nothing for now, or does again.
+    StoreFailed(bool),
+    /// Messages that the shard asked the store for.
+    Loaded(Box<Loaded>),
     /// Say goodbye and end.
     Shutdown,
 }

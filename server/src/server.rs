@@ -4,14 +4,15 @@ use crate::admission::Counts;
 use crate::auth::{Hasher, Security};
 use crate::census::Census;
 use crate::clock::Clock;
-use crate::config::{ListenerSettings, Problem, Settings, Severity};
+use crate::config::{ListenerSettings, PersistenceSettings, Problem, Settings, Severity};
 use crate::inherited::{Inherited, deal};
 use crate::letter::Letter;
 use crate::listener::{Bound, bind, explain};
+use crate::store::{Opened, StoreError};
 use crate::transport::{Certificates, Gates};
 use crate::wake::{Letterbox, mailbox};
 use crate::worker::{Common, MAILBOX, Seat, Worker};
-use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX};
+use hikyaku_proto::broker::{Config, Placement, SHARDS_MAX, Shard, ShardId};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,8 @@ pub struct Options {
     pub security: Security,
     /// What [`Certificates::load`] made of the same listeners; `None` to do so when ports are opened.
     pub certificates: Option<Certificates>,
+    /// What is kept on disk.
+    pub persistence: PersistenceSettings,
     /// Without `certificates`, a file to which the secrets of TLS connections are appended, for debugging:
     /// whoever has them reads along.
     pub tls_keylog: Option<PathBuf>,
@@ -51,6 +54,7 @@ impl Default for Options {
             config: Config::default(),
             security: Security::default(),
             certificates: None,
+            persistence: PersistenceSettings::default(),
             tls_keylog: None,
         }
     }
@@ -62,6 +66,8 @@ pub struct Server {
     local_addrs: Vec<SocketAddr>,
     remote: Remote,
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Ends when all others have.
+    store: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// Asks a [`Server`] to end, from anywhere.
@@ -90,6 +96,8 @@ pub enum StartError {
     NoEndpoint,
     /// What was configured cannot be used: a certificate, for instance.
     Settings(Problem),
+    /// What was kept cannot be read, or nothing be kept.
+    Store(StoreError),
     /// The system refuses threads, descriptors or random numbers.
     System(io::Error),
 }
@@ -103,6 +111,7 @@ pub struct Bindings {
     workers: u16,
     config: Config,
     security: Security,
+    persistence: PersistenceSettings,
 }
 
 impl Options {
@@ -111,8 +120,8 @@ impl Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
-        let max_connections = settings.max_connections;
-        Options { listeners, workers, max_connections, config, security, ..Options::default() }
+        let (max_connections, persistence) = (settings.max_connections, settings.persistence.clone());
+        Options { listeners, workers, max_connections, config, security, persistence, ..Options::default() }
     }
 }
 
@@ -146,17 +155,17 @@ impl Bindings {
         if bound.is_empty() {
             return Err(StartError::NoEndpoint);
         }
-        let Options { workers, config, security, .. } = options;
+        let Options { workers, config, security, persistence, .. } = options;
         let (gates, workers) = (Gates::new(certificates), workers.clamp(1, SHARDS_MAX));
-        Ok(Bindings { bound, counts, gates, workers, config, security })
+        Ok(Bindings { bound, counts, gates, workers, config, security, persistence })
     }
 
-    /// Starts the workers.
+    /// Reads what was kept, and starts the workers.
     ///
     /// # Errors
-    /// If the system is short of something.
+    /// If that cannot be read, or the system is short of something.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::run(self).map_err(StartError::System)
+        Server::run(self)
     }
 }
 
@@ -169,22 +178,30 @@ impl Server {
         Bindings::open(options)?.start()
     }
 
-    fn run(bindings: Bindings) -> io::Result<Server> {
-        let Bindings { bound, counts, gates, workers, config, security } = bindings;
+    fn run(bindings: Bindings) -> Result<Server, StartError> {
+        let Bindings { bound, counts, gates, workers, config, security, persistence } = bindings;
         let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let (clock, gates) = (Clock::start(), Arc::new(gates));
         let config = Arc::new(config);
         let security = Arc::new(security);
         let hasher = Arc::new(Hasher::new());
-        let placement = Arc::new(Placement::new(random()?, workers));
+        let opened = persistence.enabled.then(|| Opened::open(&persistence)).transpose()?;
+        let key = opened.as_ref().map_or_else(random, |opened| Ok(opened.placement_key()))?;
+        let placement = Arc::new(Placement::new(key, workers));
+        let mut shards = Vec::new();
+        for id in 0..workers as ShardId {
+            let (config, placement) = (Arc::clone(&config), Arc::clone(&placement));
+            shards.push(Shard::new(id, workers, random()?, config, placement, clock.now()));
+        }
+        let store = opened.map(|opened| opened.recover(&mut shards, &placement, clock)).transpose()?;
         let census = Census::new(workers);
         let mut seats = Vec::new();
         let mut letterboxes = Vec::new();
-        for id in 0..workers {
+        for shard in shards {
             let poll = mio::Poll::new()?;
             let (letterbox, mailbox) = mailbox(poll.registry(), MAILBOX)?;
             letterboxes.push(letterbox);
-            seats.push(Seat { id, seed: random()?, poll, mailbox });
+            seats.push(Seat { shard, poll, mailbox });
         }
         let letterboxes: Arc<[_]> = letterboxes.into();
         let remote = Remote {
@@ -193,12 +210,14 @@ impl Server {
             gates: gates.clone(),
             security: Arc::new(Mutex::new(security.clone())),
         };
-        let mut server = Server { local_addrs, remote, threads: vec![] };
-        let common = Common { gates, config, security, hasher, placement, letterboxes, census, clock };
+        let store = store.map(|store| store.start(letterboxes.clone())).transpose()?;
+        let (store, store_thread) = store.unzip();
+        let mut server = Server { local_addrs, remote, threads: vec![], store: store_thread };
+        let common = Common { gates, config, security, hasher, placement, letterboxes, census, clock, store };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
-            let name = format!("worker {}", seat.id);
+            let name = format!("worker {}", seat.shard.id());
             let bound = bound.take().unwrap_or_default();
             let worker = Worker::new(seat, bound, common.clone())?;
             server.threads.push(std::thread::Builder::new().name(name).spawn(|| run(worker))?);
@@ -235,8 +254,8 @@ impl Server {
 
     fn join(&mut self) -> io::Result<()> {
         let mut result = Ok(());
-        for thread in self.threads.drain(..) {
-            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked")));
+        for thread in self.threads.drain(..).chain(self.store.take()) {
+            let ended = thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
             result = result.and(ended);
         }
         result
@@ -345,6 +364,7 @@ impl fmt::Display for StartError {
             }
             StartError::Settings(problem) => problem.fmt(f),
             StartError::Inherited(what) => f.write_str(what),
+            StartError::Store(e) => e.fmt(f),
             StartError::NoEndpoint => f.write_str("There is no address to listen on."),
             StartError::System(cause) => write!(f, "Cannot start: {cause}."),
         }
@@ -355,8 +375,21 @@ impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             StartError::Listen { cause, .. } | StartError::System(cause) => Some(cause),
+            StartError::Store(e) => Some(e),
             StartError::Inherited(_) | StartError::NoEndpoint | StartError::Settings(_) => None,
         }
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(e: StoreError) -> Self {
+        StartError::Store(e)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(e: io::Error) -> Self {
+        StartError::System(e)
     }
 }
 

@@ -22,8 +22,8 @@ mod tally;
 mod tests;
 
 pub use settings::{
-    Endpoint, ListenerSettings, LogDestination, LogSettings, LogTypes, PersistenceSettings, Place, Problem,
-    Protocol, SecuritySettings, Settings, Severity, TlsSettings, TlsVersion,
+    Durability, Endpoint, ListenerSettings, LogDestination, LogSettings, LogTypes, PersistenceSettings,
+    Place, Problem, Protocol, SecuritySettings, Settings, Severity, TlsSettings, TlsVersion,
 };
 
 pub(crate) use tally::Tally;

@@ -59,6 +59,7 @@ impl Settings {
             ("user", self.user != runs.user),
             ("pid_file", self.pid_file != runs.pid_file),
             ("workers", self.workers != runs.workers),
+            ("persistence", self.persistence != runs.persistence),
         ];
         for (name, differs) in fixed {
             if differs {
@@ -68,6 +69,7 @@ impl Settings {
         self.pid_file.clone_from(&runs.pid_file);
         self.user.clone_from(&runs.user);
         self.workers = runs.workers;
+        self.persistence.clone_from(&runs.persistence);
         Ok(remarks)
     }
 }

@@ -204,12 +204,28 @@ pub struct LogTypes {
 }
 
 /// What is kept on disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersistenceSettings {
     /// Whether anything is.
     pub enabled: bool,
-    /// The directory.
+    /// Where the directory `hikyaku.store` is, or is made; `None` is the working directory.
     pub location: Option<PathBuf>,
+    /// When something counts as kept.
+    pub durability: Durability,
+    /// Whether retained messages are kept.
+    pub retained: bool,
+}
+
+/// When something counts as kept, so that it may be acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When it is on disk: nothing is lost when the power fails.
+    #[default]
+    Disk,
+    /// When the operating system has it: nothing is lost when the broker is killed.
+    Os,
+    /// At once; it is written soon after.
+    Memory,
 }
 
 /// A place in a configuration.
@@ -297,6 +313,12 @@ impl ListenerSettings {
 
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+impl Default for PersistenceSettings {
+    fn default() -> Self {
+        PersistenceSettings { enabled: false, location: None, durability: Durability::Disk, retained: true }
+    }
 }
 
 impl Default for LogSettings {

@@ -452,7 +452,14 @@ fn what_is_surely_not_meant_is_warned_about() {
             "1:1: Warning: There is no AES256-SHA here; the others are offered.",
         ),
         ("ciphers_tls1.3 AES256-SHA", "1:16: Error: None of these ciphers is spoken here. There are TLS_"),
-        ("persistence true", "1:1: Warning: 'persistence' has no effect: nothing is kept on disk yet"),
+        (
+            "autosave_interval 3",
+            "1:1: Warning: 'autosave_interval' has no effect: with 'persistence true' each change",
+        ),
+        (
+            "persistence_durability none",
+            "1:24: Error: 'persistence_durability' is one of disk, os and memory.",
+        ),
         ("log_dest topic", "1:1: Warning: 'log_dest topic' has no effect yet"),
     ] {
         let said = said(text);

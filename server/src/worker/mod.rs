@@ -15,8 +15,10 @@ use crate::letter::Letter;
 use crate::listener::{Bound, Doors};
 use crate::lobby::Lobby;
 use crate::refusal::{Refusal, Refusals};
+use crate::store::Batch;
 use crate::transport::{Gates, Received};
 use crate::wake::{Letterbox, Mailbox};
+use crossbeam_channel::Sender;
 use hikyaku_proto::broker::{
     Authenticate, Config, ConnId, Input, Output, Placement, Revoked, Shard, ShardId, Verdict,
 };
@@ -31,8 +33,7 @@ use std::time::Duration;
 
 /// What a worker is made of that can fail to be made.
 pub(crate) struct Seat {
-    pub(crate) id: ShardId,
-    pub(crate) seed: u64,
+    pub(crate) shard: Shard,
     pub(crate) poll: Poll,
     pub(crate) mailbox: Mailbox<Letter>,
 }
@@ -48,6 +49,8 @@ pub(crate) struct Common {
     pub(crate) letterboxes: Arc<[Letterbox<Letter>]>,
     pub(crate) census: Census,
     pub(crate) clock: Clock,
+    /// Where what must be kept goes, if anything is kept.
+    pub(crate) store: Option<Sender<Batch>>,
 }
 
 /// The token of the mailbox's bell. Connections have their index, doors count down from here.
@@ -86,6 +89,7 @@ pub(crate) struct Worker {
     mailbox: Mailbox<Letter>,
     letterboxes: Arc<[Letterbox<Letter>]>,
     census: Census,
+    store: Option<Sender<Batch>>,
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
     doors: Doors,
@@ -111,11 +115,9 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(seat: Seat, bound: Vec<Bound>, common: Common) -> io::Result<Self> {
-        let Seat { id, seed, poll, mailbox } = seat;
-        let Common { gates, config, security, hasher, placement, letterboxes, census, clock } = common;
-        let now = clock.now();
-        let shards = letterboxes.len() as u16;
-        let shard = Shard::new(id, shards, seed, Arc::clone(&config), Arc::clone(&placement), now);
+        let Seat { shard, poll, mailbox } = seat;
+        let Common { gates, config, security, hasher, placement, letterboxes, census, clock, store } = common;
+        let id = shard.id();
         let doors = Doors::open(bound, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
         let connect_timeout = Duration::from_secs(config.connect_timeout_s.into());
         Ok(Worker {
@@ -131,6 +133,7 @@ impl Worker {
             mailbox,
             letterboxes,
             census,
+            store,
             to_ring: 0,
             doors,
             gates,
@@ -254,6 +257,9 @@ impl Worker {
                 }
                 Some(Letter::Guest { transport, guest }) => self.take_guest(transport, guest),
                 Some(Letter::Roll(answer)) => drop(answer.try_send(())),
+                Some(Letter::Stored { upto }) => drop(self.shard.handle(now, Input::Stored { upto })),
+                Some(Letter::StoreFailed(failed)) => drop(self.shard.handle(now, Input::StoreFailed(failed))),
+                Some(Letter::Loaded(loaded)) => drop(self.shard.handle(now, Input::Loaded(*loaded))),
                 Some(Letter::Shutdown) => self.begin_to_end(now),
                 None => return,
             }
@@ -419,6 +425,12 @@ impl Worker {
                 Output::Authenticate(question) => self.authenticate(*question),
                 Output::Peer { to, message } => {
                     self.post(to, Letter::Peer { from: self.id, message });
+                }
+                Output::Store { upto, ops } => {
+                    if let Some(store) = &self.store {
+                        // It lives longer than any worker.
+                        let _ = store.send(Batch { shard: self.id, upto, ops });
+                    }
                 }
                 Output::Timeout(deadline) => {
                     self.deadline = deadline;

@@ -4,10 +4,10 @@ use super::Scope::Global;
 use super::{ANY_BOOL, ANY_NUMBER, ANY_TEXT, Spec, Takes};
 use crate::config::draft::Draft;
 use crate::config::lines::Value;
-use crate::config::settings::{LogDestination, LogTypes, Severity};
+use crate::config::settings::{Durability, LogDestination, LogTypes, Severity};
 use hikyaku_proto::broker::SHARDS_MAX;
 
-const NOT_ON_DISK: &str = "nothing is kept on disk yet: sessions and retained messages end with the broker";
+const NO_SNAPSHOTS: &str = "with 'persistence true' each change is kept before it is acknowledged";
 
 fn log_dest(draft: &mut Draft, value: &mut Value) -> Result<(), String> {
     let word = value.word().ok_or_else(|| "Empty 'log_dest' value in configuration.".to_owned())?;
@@ -267,25 +267,48 @@ pub(super) const OPTIONS: &[Spec] = &[
         "After what time a session without connection ends, whatever its client asked for: a number and one of s, \
          h, d, w (weeks), m (months), y.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "persistence",
         Global,
         Takes::Bool(|draft, on| draft.persistence.enabled = on),
         "false",
-        NOT_ON_DISK,
-    )
-    .also("retained_persistence"),
-    Spec::without_effect(
+        "Whether sessions, their queues, wills and retained messages outlive the broker. See \
+         [durability](durability.md).",
+    ),
+    Spec::supported(
         "persistence_location",
         Global,
         Takes::Text(|draft, value| {
             draft.persistence.location = Some(value.into());
             Ok(())
         }),
-        "",
-        NOT_ON_DISK,
+        "the working directory",
+        "The directory, which has to exist, in which the directory `hikyaku.store` is made.",
     )
     .once(),
+    Spec::own(
+        "persistence_durability",
+        Global,
+        Takes::Words(|draft, value| {
+            draft.persistence.durability = match value.word().as_deref() {
+                Some("disk") => Durability::Disk,
+                Some("os") => Durability::Os,
+                Some("memory") => Durability::Memory,
+                _ => return Err("'persistence_durability' is one of disk, os and memory.".to_owned()),
+            };
+            Ok(())
+        }),
+        "disk",
+        "When a message counts as kept and is acknowledged: when it is on `disk`, when the operating system has it \
+         (`os`), or at once (`memory`).",
+    ),
+    Spec::supported(
+        "retained_persistence",
+        Global,
+        Takes::Bool(|draft, on| draft.persistence.retained = on),
+        "true",
+        "Whether retained messages are kept with `persistence true`.",
+    ),
     Spec::without_effect(
         "persistence_file",
         Global,
@@ -294,8 +317,8 @@ pub(super) const OPTIONS: &[Spec] = &[
         "mosquitto's database file is neither read nor written",
     )
     .once(),
-    Spec::without_effect("autosave_interval", Global, ANY_NUMBER, "", NOT_ON_DISK),
-    Spec::without_effect("autosave_on_changes", Global, ANY_BOOL, "false", NOT_ON_DISK),
+    Spec::without_effect("autosave_interval", Global, ANY_NUMBER, "", NO_SNAPSHOTS),
+    Spec::without_effect("autosave_on_changes", Global, ANY_BOOL, "false", NO_SNAPSHOTS),
     Spec::without_effect(
         "queue_qos0_messages",
         Global,

@@ -1,0 +1,258 @@
+//! The base: a redb database with all records but those of the newest changes.
+
+use super::layer::{Key, Layer};
+use hikyaku_proto::broker::store::record::FORMAT;
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
+};
+use std::fmt::Display;
+use std::io;
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+/// Records that were found damaged, as they were.
+const DAMAGED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("damaged");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// How much of the file is kept in memory.
+const CACHE_BYTES: usize = 12 << 20;
+
+/// What went wrong with the base.
+#[derive(Debug)]
+pub(super) enum BaseError {
+    /// The system refuses.
+    Io(io::Error),
+    /// What is read makes no sense.
+    Corrupt(String),
+    /// Another process has it.
+    Locked,
+    /// It is of a later version.
+    Newer(String),
+}
+
+/// What is known of the store as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Meta {
+    /// How often the store was opened.
+    pub run: u32,
+    /// What names are hashed to slots with.
+    pub placement: u64,
+    /// How many shards there were in the last run.
+    pub shards: u16,
+    /// The first segment of the journal whose changes are not in the base.
+    pub segment: u64,
+}
+
+/// The database. One thread changes it, another may read.
+#[derive(Debug)]
+pub(super) struct Base {
+    path: PathBuf,
+    db: RwLock<Option<Database>>,
+}
+
+/// The records as of some moment; while it is held, their place in the file is not used again.
+pub(super) type Reader = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+type Result<T> = std::result::Result<T, BaseError>;
+
+impl Base {
+    /// Opens the database, or makes one.
+    pub fn open(path: &Path) -> Result<Base> {
+        let base = Base { path: path.into(), db: RwLock::new(None) };
+        base.reopen()?;
+        Ok(base)
+    }
+
+    /// Closes the database and opens it again: after an error it serves nobody.
+    pub fn reopen(&self) -> Result<()> {
+        let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(guard(|| {
+            *place = None;
+            Ok(())
+        }));
+        *place = Some(guard(|| {
+            let db = Builder::new().set_cache_size(CACHE_BYTES).create(&self.path)?;
+            let change = db.begin_write()?;
+            change.open_table(RECORDS)?;
+            change.open_table(DAMAGED)?;
+            change.open_table(META)?;
+            change.commit()?;
+            Ok(db)
+        })?);
+        Ok(())
+    }
+
+    /// Closes the database; only [`Base::reopen`] may follow.
+    pub fn close(&self) {
+        let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        drop(guard(|| {
+            *place = None;
+            Ok(())
+        }));
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db = db.as_ref().ok_or_else(|| io::Error::other("the store is closed"))?;
+        guard(|| work(db))
+    }
+
+    /// What was written of the store as a whole; `None` if it is new.
+    pub fn meta(&self) -> Result<Option<Meta>> {
+        self.with(|db| {
+            let table = db.begin_read()?.open_table(META)?;
+            let number = |name| Ok::<_, BaseError>(table.get(name)?.map(|n| n.value()));
+            let Some(format) = number("format")? else { return Ok(None) };
+            if format > FORMAT.into() {
+                return Err(BaseError::Newer(format!("its format is {format}, not {FORMAT}")));
+            }
+            let run = number("run")?.unwrap_or(0) as u32;
+            let placement = number("placement")?
+                .ok_or_else(|| BaseError::Corrupt("it does not say how names are hashed".into()))?;
+            let shards = number("shards")?.unwrap_or(0) as u16;
+            Ok(Some(Meta { run, placement, shards, segment: number("segment")?.unwrap_or(0) }))
+        })
+    }
+
+    /// Makes changes, of which `damaged` is moved aside, and writes down what is known of the whole. Returns when all of it is
+    /// on disk.
+    pub fn commit(&self, changes: &Layer, damaged: &[Key], meta: Meta) -> Result<()> {
+        self.with(|db| {
+            let commit = db.begin_write()?;
+            {
+                let mut records = commit.open_table(RECORDS)?;
+                for (key, change) in changes.iter() {
+                    match &change.value {
+                        Some(value) => drop(records.insert(&key[..], &value[..])?),
+                        None => drop(records.remove(&key[..])?),
+                    }
+                }
+                let mut aside = commit.open_table(DAMAGED)?;
+                for key in damaged {
+                    if let Some(value) = records.remove(&key[..])? {
+                        aside.insert(&key[..], value.value())?;
+                    }
+                }
+                let mut table = commit.open_table(META)?;
+                table.insert("format", u64::from(FORMAT))?;
+                table.insert("run", u64::from(meta.run))?;
+                table.insert("placement", meta.placement)?;
+                table.insert("shards", u64::from(meta.shards))?;
+                table.insert("segment", meta.segment)?;
+            }
+            commit.commit()?;
+            Ok(())
+        })
+    }
+
+    /// The records as they are now.
+    pub fn reader(&self) -> Result<Reader> {
+        self.with(|db| Ok(db.begin_read()?.open_table(RECORDS)?))
+    }
+
+    /// Gives space back to the system, if that is little work and much space. Nobody may be reading.
+    pub fn shrink(&self) -> Result<bool> {
+        /// What is worth it.
+        const FILE_BYTES: u64 = 16 << 20;
+        /// How much may have to be moved.
+        const LIVE_BYTES: u64 = 32 << 20;
+        let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(db) = place.as_mut() else { return Ok(false) };
+        let file = std::fs::metadata(&self.path)?.len();
+        guard(|| {
+            let stats = db.begin_write()?;
+            let numbers = stats.stats()?;
+            let live = numbers.stored_bytes() + numbers.metadata_bytes() + numbers.fragmented_bytes();
+            stats.abort()?;
+            if file < FILE_BYTES || live > LIVE_BYTES || live > file / 2 {
+                return Ok(false);
+            }
+            Ok(db.compact()?)
+        })
+    }
+}
+
+/// The value of a key.
+pub(super) fn get(reader: &Reader, key: &[u8]) -> Result<Option<Box<[u8]>>> {
+    guard(|| Ok(reader.get(key)?.map(|value| value.value().into())))
+}
+
+/// What stands at keys, in their order.
+pub(super) fn range(
+    reader: &Reader,
+    keys: &RangeInclusive<Key>,
+) -> Result<impl Iterator<Item = Result<(Key, Box<[u8]>)>> + use<>> {
+    let mut range = guard(|| Ok(reader.range::<&[u8]>(&keys.start()[..]..=&keys.end()[..])?))?;
+    Ok(std::iter::from_fn(move || {
+        let next = guard(|| match range.next() {
+            Some(Ok((key, value))) => Ok(Some((key.value().into(), value.value().into()))),
+            Some(Err(e)) => Err(e.into()),
+            None => Ok(None),
+        });
+        next.transpose()
+    }))
+}
+
+/// Where a file is damaged the engine may panic instead of returning an error.
+fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|why| {
+        let text = why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied());
+        Err(BaseError::Corrupt(text.unwrap_or("the engine gave up").into()))
+    })
+}
+
+impl Display for BaseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            BaseError::Io(e) => e.fmt(f),
+            BaseError::Corrupt(what) => write!(f, "it is damaged: {what}"),
+            BaseError::Locked => f.write_str("another process has it"),
+            BaseError::Newer(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<io::Error> for BaseError {
+    fn from(e: io::Error) -> Self {
+        BaseError::Io(e)
+    }
+}
+
+impl From<StorageError> for BaseError {
+    fn from(e: StorageError) -> Self {
+        match e {
+            StorageError::Io(e) => BaseError::Io(e),
+            StorageError::Corrupted(what) => BaseError::Corrupt(what),
+            other => BaseError::Io(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+impl From<DatabaseError> for BaseError {
+    fn from(e: DatabaseError) -> Self {
+        match e {
+            DatabaseError::Storage(e) => e.into(),
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => BaseError::Locked,
+            DatabaseError::UpgradeRequired(n) => BaseError::Newer(format!("its file format is {n}")),
+            other => BaseError::Io(io::Error::other(other.to_string())),
+        }
+    }
+}
+
+macro_rules! from {
+    ($($error:ident),*) => {$(
+        impl From<redb::$error> for BaseError {
+            fn from(e: redb::$error) -> Self {
+                match e {
+                    redb::$error::Storage(e) => e.into(),
+                    other => BaseError::Io(io::Error::other(other.to_string())),
+                }
+            }
+        }
+    )*};
+}
+
+from!(TransactionError, TableError, CommitError, CompactionError);
