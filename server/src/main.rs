@@ -13,12 +13,13 @@ use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Sever
 use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, User, Watch, unwritable};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signals::Inbox;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use systemd::Notifier;
 
@@ -211,6 +212,8 @@ fn start(
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
         Inbox::open(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
+    // A file that may not grow any more is an error of that file, and no reason to die.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     if settings.listeners.iter().any(|l| l.local_only_default) {
         log::info!("Starting in local only mode. Connections will only be possible from this machine.");
     }

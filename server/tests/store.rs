@@ -1,0 +1,491 @@
+//! What outlives the broker: stopped, started again, damaged, without space.
+#![allow(missing_docs)]
+#![cfg(unix)]
+
+mod broker;
+mod peer;
+
+use broker::{Broker, free_port, hikyaku};
+use hikyaku::config::{Endpoint, ListenerSettings, PersistenceSettings};
+use hikyaku::{Options, Server, StartError, StoreError};
+use peer::{Peer, packet, string};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A directory that goes with the value.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Dir {
+        let dir = std::env::temp_dir().join(format!("hikyaku-store-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+
+    fn store(&self) -> PathBuf {
+        self.0.join("hikyaku.store")
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn options(dir: &Path, workers: u16) -> Options {
+    let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+    let listeners = vec![ListenerSettings { endpoint, ..Default::default() }];
+    let location = Some(dir.into());
+    let persistence = PersistenceSettings { enabled: true, location, ..Default::default() };
+    let config = hikyaku_proto::broker::Config { max_queued_messages: 1_000_000, ..Default::default() };
+    Options { listeners, workers, persistence, config, ..Options::default() }
+}
+
+fn start(dir: &Path, workers: u16) -> (Server, SocketAddr) {
+    let server = Server::start(options(dir, workers)).unwrap();
+    let address = server.local_addrs()[0];
+    (server, address)
+}
+
+/// Connects without Clean Session; says whether there was one.
+fn resume(to: SocketAddr, id: &str) -> (Peer, bool) {
+    resume_with(to, &packet(0x10, &[b"\0\x04MQTT\x04\0\0\0", &string(id)[..]].concat()))
+}
+
+fn resume_with(to: SocketAddr, connect: &[u8]) -> (Peer, bool) {
+    let mut peer = Peer::open(to);
+    peer.send(connect);
+    let connack = peer.packet();
+    assert_eq!((connack[0], connack[3]), (0x20, 0), "{connack:?}");
+    (peer, connack[2] == 1)
+}
+
+fn subscribe(peer: &mut Peer, filter: &str, qos: u8) {
+    peer.send(&packet(0x82, &[&[0, 9][..], &string(filter), &[qos]].concat()));
+    peer.expect(&[0x90, 3, 0, 9, qos]);
+}
+
+fn publish(topic: &str, qos: u8, retain: bool, id: u16, payload: &[u8]) -> Vec<u8> {
+    packet(0x30 | qos << 1 | u8::from(retain), &[&string(topic)[..], &id.to_be_bytes(), payload].concat())
+}
+
+/// Publishes with QoS 1, and it is acknowledged.
+fn publish1(peer: &mut Peer, topic: &str, retain: bool, payload: &[u8]) {
+    peer.send(&publish(topic, 1, retain, 7, payload));
+    peer.expect(&[0x40, 2, 0, 7]);
+}
+
+/// The next packet is a PUBLISH with QoS above 0: its first byte, its packet id and its payload.
+fn next(peer: &mut Peer) -> (u8, u16, Vec<u8>) {
+    let packet = peer.packet();
+    assert_eq!(packet[0] >> 4, 3, "{packet:x?}");
+    let at = 1 + packet[1..].iter().position(|b| b & 128 == 0).unwrap() + 1;
+    let topic = usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]));
+    let id = u16::from_be_bytes([packet[at + 2 + topic], packet[at + 3 + topic]]);
+    (packet[0], id, packet[at + 4 + topic..].to_vec())
+}
+
+fn ids(name: &str) -> impl Iterator<Item = String> {
+    (0..9).map(move |i| format!("{name}-{i}"))
+}
+
+#[test]
+fn a_restart_keeps_sessions_queues_and_retained_messages_with_any_number_of_workers() {
+    let dir = Dir::new("restart");
+    let mut number = 0u32;
+    for (run, workers) in [1, 3, 2, 2, 1].into_iter().enumerate() {
+        let (server, address) = start(&dir.0, workers);
+        for id in ids("subscriber") {
+            let (mut subscriber, present) = resume(address, &id);
+            assert_eq!(present, run > 0, "{id} in run {run}");
+            if run == 0 {
+                subscribe(&mut subscriber, "t/#", 1);
+            } else {
+                // What was published in the last run, after it had gone.
+                for i in 0..5 {
+                    let (first, packet_id, payload) = next(&mut subscriber);
+                    assert_eq!(
+                        (first, payload),
+                        (0x32, (number - 5 + i).to_be_bytes().to_vec()),
+                        "{id} {run}"
+                    );
+                    subscriber.send(&[0x40, 2, (packet_id >> 8) as u8, packet_id as u8]);
+                }
+            }
+            subscriber.ping();
+        }
+        let mut publisher = Peer::connect(address, "publisher");
+        for _ in 0..5 {
+            publish1(&mut publisher, &format!("t/{}", number % 3), false, &number.to_be_bytes());
+            number += 1;
+        }
+        for topic in ids("state") {
+            publish1(&mut publisher, &topic, true, format!("{topic} {run}").as_bytes());
+        }
+        publish1(&mut publisher, "gone", true, b"x");
+        publish1(&mut publisher, "gone", true, b"");
+        server.shutdown().unwrap();
+        let (server, address) = start(&dir.0, workers);
+        let mut watcher = Peer::connect(address, "watcher");
+        for topic in ids("state") {
+            subscribe(&mut watcher, &topic, 1);
+            let (first, packet_id, payload) = next(&mut watcher);
+            assert_eq!((first, payload), (0x33, format!("{topic} {run}").into_bytes()));
+            watcher.send(&[0x40, 2, (packet_id >> 8) as u8, packet_id as u8]);
+        }
+        watcher.send(&packet(0x82, &[&[0, 9][..], &string("gone"), &[1]].concat()));
+        watcher.expect(&[0x90, 3, 0, 9, 1]);
+        watcher.ping();
+        server.shutdown().unwrap();
+    }
+}
+
+#[test]
+fn qos_2_goes_on_where_it_was() {
+    let dir = Dir::new("qos2");
+    let (server, address) = start(&dir.0, 2);
+    let (mut subscriber, _) = resume(address, "s");
+    subscribe(&mut subscriber, "a", 2);
+    let (mut publisher, _) = resume(address, "p");
+    publisher.send(&publish("a", 2, false, 1, b"one"));
+    publisher.expect(&[0x50, 2, 0, 1]);
+    let (first, id, payload) = next(&mut subscriber);
+    assert_eq!((first, &payload[..]), (0x34, &b"one"[..]));
+    subscriber.send(&[0x50, 2, (id >> 8) as u8, id as u8]);
+    subscriber.expect(&[0x62, 2, (id >> 8) as u8, id as u8]);
+    publisher.send(&publish("a", 2, false, 2, b"two"));
+    publisher.expect(&[0x50, 2, 0, 2]);
+    let (_, second, payload) = next(&mut subscriber);
+    assert_eq!(payload, b"two");
+    server.shutdown().unwrap();
+
+    let (server, address) = start(&dir.0, 1);
+    let (mut publisher, present) = resume(address, "p");
+    assert!(present);
+    // It comes again, and is not delivered again.
+    publisher.send(
+        &publish("a", 2, false, 1, b"one")
+            .iter()
+            .enumerate()
+            .map(|(i, b)| b | u8::from(i == 0) << 3)
+            .collect::<Vec<_>>(),
+    );
+    publisher.expect(&[0x50, 2, 0, 1]);
+    for id in [1, 2] {
+        publisher.send(&[0x62, 2, 0, id]);
+        publisher.expect(&[0x70, 2, 0, id]);
+    }
+    let (mut subscriber, present) = resume(address, "s");
+    assert!(present);
+    let mut came = vec![subscriber.packet(), subscriber.packet()];
+    came.sort();
+    assert_eq!(came[0][0], 0x3C, "the second again, with DUP: {came:x?}");
+    assert_eq!(came[0][came[0].len() - 5..], [(second >> 8) as u8, second as u8, b't', b'w', b'o']);
+    assert_eq!(came[1], [0x62, 2, (id >> 8) as u8, id as u8]);
+    subscriber.send(&[0x70, 2, (id >> 8) as u8, id as u8]);
+    subscriber.send(&[0x50, 2, (second >> 8) as u8, second as u8]);
+    subscriber.expect(&[0x62, 2, (second >> 8) as u8, second as u8]);
+    subscriber.send(&[0x70, 2, (second >> 8) as u8, second as u8]);
+    subscriber.ping();
+    server.shutdown().unwrap();
+    let (_server, address) = start(&dir.0, 2);
+    let (mut subscriber, present) = resume(address, "s");
+    assert!(present);
+    subscriber.ping();
+}
+
+#[test]
+fn a_will_is_published_after_the_broker_was_killed() {
+    let dir = Dir::new("will");
+    let mut broker = Killable::start(&dir, 2);
+    let (mut watcher, _) = resume(broker.0.address, "watcher");
+    subscribe(&mut watcher, "will/#", 1);
+    let will =
+        [b"\0\x04MQTT\x04\x0c\0\0", &string("dying")[..], &string("will/dying"), &string("dead")].concat();
+    let (_dying, _) = resume_with(broker.0.address, &packet(0x10, &will));
+    let clean =
+        [b"\0\x04MQTT\x04\x0e\0\0", &string("clean")[..], &string("will/clean"), &string("dead")].concat();
+    let (_clean, _) = resume_with(broker.0.address, &packet(0x10, &clean));
+    watcher.ping();
+    broker = broker.again(&dir, 1);
+    let (mut watcher, present) = resume(broker.0.address, "watcher");
+    assert!(present);
+    for _ in 0..2 {
+        let (_, id, payload) = next(&mut watcher);
+        assert_eq!(payload, b"dead");
+        watcher.send(&[0x40, 2, (id >> 8) as u8, id as u8]);
+    }
+    watcher.ping();
+}
+
+#[test]
+fn long_queues_are_read_from_the_store_in_order() {
+    const MESSAGES: u32 = 5_000;
+    let dir = Dir::new("queue");
+    for workers in [1, 2] {
+        let (server, address) = start(&dir.0, workers);
+        let (mut subscriber, _) = resume(address, "slow");
+        subscribe(&mut subscriber, "q", 1);
+        drop(subscriber);
+        let mut publisher = Peer::connect(address, "publisher");
+        for batch in (0..MESSAGES).step_by(50) {
+            let all: Vec<u8> = (batch..batch + 50)
+                .flat_map(|n| publish("q", 1, false, 1 + n as u16 % 50, &n.to_be_bytes()))
+                .collect();
+            publisher.send(&all);
+            for n in batch..batch + 50 {
+                publisher.expect(&[0x40, 2, 0, 1 + (n % 50) as u8]);
+            }
+        }
+        let read = |subscriber: &mut Peer, from: u32, to: u32| {
+            for n in from..to {
+                let (_, id, payload) = next(subscriber);
+                assert_eq!(payload, n.to_be_bytes(), "{n}");
+                subscriber.send(&[0x40, 2, (id >> 8) as u8, id as u8]);
+            }
+            subscriber.ping_among();
+        };
+        read(&mut resume(address, "slow").0, 0, 1_500);
+        server.shutdown().unwrap();
+        let (server, address) = start(&dir.0, workers);
+        let (mut subscriber, present) = resume(address, "slow");
+        assert!(present);
+        // What was sent and not acknowledged comes first; what is acknowledged does not come.
+        read(&mut subscriber, 1_500, MESSAGES);
+        subscriber.ping();
+        server.shutdown().unwrap();
+    }
+}
+
+trait PingAmong {
+    fn ping_among(&mut self);
+}
+
+impl PingAmong for Peer {
+    /// A round trip, whatever comes meanwhile.
+    fn ping_among(&mut self) {
+        self.send(&[0xC0, 0]);
+        while self.packet() != [0xD0, 0] {}
+    }
+}
+
+#[test]
+fn one_directory_serves_one_broker() {
+    let dir = Dir::new("lock");
+    let (_server, _) = start(&dir.0, 1);
+    let error = Server::start(options(&dir.0, 1)).unwrap_err();
+    assert!(matches!(&error, StartError::Store(StoreError::Locked(path)) if *path == dir.store()));
+    assert!(error.to_string().contains(&dir.store().display().to_string()));
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_told() {
+    let dir = Dir::new("absent");
+    let error = Server::start(options(&dir.0.join("absent"), 1)).unwrap_err().to_string();
+    assert!(error.starts_with("Cannot keep data in ") && error.contains("absent"), "{error}");
+}
+
+/// The broker's binary with a store.
+struct Killable(Broker);
+
+impl Killable {
+    fn start(dir: &Dir, workers: u16) -> Killable {
+        Killable::start_with(dir, workers, "")
+    }
+
+    fn start_with(dir: &Dir, workers: u16, more: &str) -> Killable {
+        let port = free_port();
+        let file = dir.0.join("hikyaku.conf");
+        let text = format!(
+            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}\n\
+             max_queued_messages 0\n{more}",
+            dir.0.display()
+        );
+        fs::write(&file, text).unwrap();
+        let mut command = hikyaku();
+        command.arg("-c").arg(&file).args(["--workers", &workers.to_string()]);
+        Killable(Broker::spawn(&mut command, port))
+    }
+
+    /// Killed, and started again.
+    fn again(mut self, dir: &Dir, workers: u16) -> Killable {
+        self.0.signal(Signal::KILL);
+        self.0.exit_code();
+        Killable::start(dir, workers)
+    }
+}
+
+#[test]
+fn a_killed_broker_has_lost_nothing_that_was_acknowledged() {
+    let dir = Dir::new("killed");
+    for more in ["persistence_durability disk", "persistence_durability os"] {
+        let mut broker = Killable::start_with(&dir, 2, more);
+        let (mut subscriber, _) = resume(broker.0.address, "s");
+        subscribe(&mut subscriber, "k", 1);
+        drop(subscriber);
+        let mut publisher = Peer::connect(broker.0.address, "p");
+        (0..100u8).for_each(|n| publish1(&mut publisher, "k", false, &[n]));
+        broker = broker.again(&dir, 2);
+        let (mut subscriber, present) = resume(broker.0.address, "s");
+        assert!(present);
+        for n in 0..100 {
+            let (_, id, payload) = next(&mut subscriber);
+            assert_eq!(payload, [n]);
+            subscriber.send(&[0x40, 2, (id >> 8) as u8, id as u8]);
+        }
+        subscriber.ping();
+        broker.0.signal(Signal::TERM);
+        assert_eq!(broker.0.exit_code(), Some(0), "{}", broker.0.logged);
+    }
+}
+
+#[test]
+fn damage_costs_what_is_damaged() {
+    let dir = Dir::new("damage");
+    let (server, address) = start(&dir.0, 1);
+    let (mut subscriber, _) = resume(address, "s");
+    subscribe(&mut subscriber, "t", 1);
+    drop(subscriber);
+    let mut publisher = Peer::connect(address, "p");
+    for payload in [&b"first ______"[..], b"second _____", b"third ______"] {
+        publish1(&mut publisher, "t", false, payload);
+    }
+    publish1(&mut publisher, "r/1", true, b"retained one");
+    publish1(&mut publisher, "r/2", true, b"retained two");
+    server.shutdown().unwrap();
+    let file = dir.store().join("base.redb");
+    let mut bytes = fs::read(&file).unwrap();
+    for payload in [&b"second _____"[..], b"retained one"] {
+        let places: Vec<_> =
+            bytes.windows(payload.len()).enumerate().filter(|(_, w)| *w == payload).map(|(i, _)| i).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|&i| bytes[i] ^= 1);
+    }
+    fs::write(&file, bytes).unwrap();
+    for run in 0..2 {
+        let mut broker = Killable::start(&dir, 1);
+        assert_eq!(
+            broker.0.logged.contains("A message (to t?) is damaged and put aside"),
+            run == 0,
+            "{}",
+            broker.0.logged
+        );
+        assert_eq!(
+            broker.0.logged.contains("The retained message of r/1 is lost"),
+            run == 0,
+            "{}",
+            broker.0.logged
+        );
+        let (mut subscriber, present) = resume(broker.0.address, "s");
+        assert!(present);
+        assert_eq!(next(&mut subscriber).2, b"first ______");
+        assert_eq!(next(&mut subscriber).2, b"third ______");
+        let mut watcher = Peer::connect(broker.0.address, "w");
+        watcher.send(&packet(0x82, &[&[0, 9][..], &string("r/#"), &[0]].concat()));
+        watcher.expect(&[0x90, 3, 0, 9, 0]);
+        watcher.expect(&packet(0x31, &[&string("r/2")[..], b"retained two"].concat()));
+        watcher.ping();
+        broker.0.signal(Signal::TERM);
+        assert_eq!(broker.0.exit_code(), Some(0));
+    }
+}
+
+#[test]
+fn without_space_nothing_is_promised_until_there_is_some() {
+    let dir = Dir::new("space");
+    let mut broker = Killable::start(&dir, 2);
+    let (mut subscriber, _) = resume(broker.0.address, "s");
+    subscribe(&mut subscriber, "t", 1);
+    drop(subscriber);
+    let mut publisher = Peer::connect(broker.0.address, "p");
+    publish1(&mut publisher, "t", false, b"before");
+    let id = Pid::from_raw(broker.0.id().try_into().unwrap());
+    let limit = |bytes| {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(id, Resource::Fsize, limit).unwrap();
+    };
+    limit(Some(1));
+    publisher.send(&publish("t", 1, false, 8, b"during"));
+    broker.0.await_line("QoS 1 and 2 are refused until it can");
+    // QoS 0 lives.
+    let mut live = Peer::connect(broker.0.address, "live");
+    live.subscribe("t");
+    live.send(&peer::publish("t", b"now"));
+    live.expect(&peer::publish("t", b"now"));
+    let mut refused = Peer::connect(broker.0.address, "refused");
+    refused.send(&publish("t", 1, false, 9, b"refused"));
+    refused.expect_end(b"");
+    limit(None);
+    broker.0.await_line("takes changes again");
+    let mut publisher = Peer::connect(broker.0.address, "p2");
+    publish1(&mut publisher, "t", false, b"after");
+    let broker = broker.again(&dir, 1);
+    let (mut subscriber, present) = resume(broker.0.address, "s");
+    assert!(present);
+    let mut came = Vec::new();
+    while came.last().is_none_or(|p| p != b"after") {
+        let (_, id, payload) = next(&mut subscriber);
+        subscriber.send(&[0x40, 2, (id >> 8) as u8, id as u8]);
+        came.push(payload);
+    }
+    assert_eq!(came[0], b"before");
+    assert!(!came.contains(&b"refused".to_vec()));
+}
+
+#[test]
+fn memory_does_not_grow_with_a_queue() {
+    const MESSAGES: u32 = 60_000;
+    let dir = Dir::new("memory");
+    let broker = Killable::start_with(&dir, 1, "persistence_durability os");
+    let rss = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", broker.0.id())).unwrap();
+        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    };
+    let (mut subscriber, _) = resume(broker.0.address, "s");
+    subscribe(&mut subscriber, "t", 1);
+    drop(subscriber);
+    let before = rss();
+    let mut publisher = Peer::connect(broker.0.address, "p");
+    let payload = [7; 1024];
+    for _ in (0..MESSAGES).step_by(50) {
+        let all: Vec<u8> = (1..51).flat_map(|id| publish("t", 1, false, id, &payload)).collect();
+        publisher.send(&all);
+        (1..51).for_each(|id| publisher.expect(&[0x40, 2, 0, id]));
+    }
+    let grown = rss() - before;
+    assert!(grown <= 56, "{grown} MiB for {} MiB of messages", u64::from(MESSAGES) * 1024 >> 20);
+}
+
+#[test]
+fn what_is_drained_is_given_back() {
+    let dir = Dir::new("drained");
+    let (server, address) = start(&dir.0, 1);
+    let (mut subscriber, _) = resume(address, "s");
+    subscribe(&mut subscriber, "t", 1);
+    drop(subscriber);
+    let mut publisher = Peer::connect(address, "p");
+    for _ in 0..600 {
+        let all: Vec<u8> = (1..51).flat_map(|id| publish("t", 1, false, id, &[7; 1024])).collect();
+        publisher.send(&all);
+        (1..51).for_each(|id| publisher.expect(&[0x40, 2, 0, id]));
+    }
+    let size = || {
+        let files = fs::read_dir(dir.store()).unwrap();
+        files.map(|f| f.unwrap().metadata().unwrap().len()).sum::<u64>()
+    };
+    let most = size();
+    // The session ends, with all that waits.
+    drop(Peer::connect(address, "s"));
+    let begin = Instant::now();
+    while size() > most / 8 {
+        assert!(begin.elapsed() < Duration::from_secs(40), "{} of {most} bytes are left", size());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    server.shutdown().unwrap();
+}
