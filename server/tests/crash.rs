@@ -24,6 +24,8 @@ const PUBLISHERS: usize = 6;
 const SUBSCRIBERS: usize = 4;
 const RETAINED: usize = 4;
 const WINDOW: usize = 12;
+/// How far subscribers may be behind.
+const FAR: u64 = 1000;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|v| v.parse().unwrap())
@@ -46,6 +48,8 @@ struct World {
     round: AtomicU64,
     /// Publishers send nothing new.
     finish: AtomicBool,
+    /// Nothing is retained, so that what a subscriber gets was.
+    pause: AtomicBool,
     /// Everyone ends.
     stop: AtomicBool,
     /// How many messages each publisher has sent for the first time.
@@ -176,7 +180,9 @@ fn publisher(world: &World, index: usize) {
                 if world.finish.load(SeqCst) && window.is_empty() {
                     return Ok(true);
                 }
-                if window.len() < WINDOW && !world.finish.load(SeqCst) {
+                let behind = world.got.lock().unwrap().iter().map(|got| got[index]).min().unwrap_or(0);
+                let far = next - behind > FAR;
+                if window.len() < WINDOW && !far && !world.finish.load(SeqCst) {
                     next += 1;
                     let packet_id = 1 + (next % 1000) as u16;
                     window.push_back((packet_id, next, false));
@@ -272,6 +278,10 @@ fn retainer(world: &World) {
     while let Some((mut line, _)) = connect(world, "retainer") {
         let mut work = || -> io::Result<()> {
             while !world.stop.load(SeqCst) {
+                if world.pause.load(SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
                 at = (at + 1) % RETAINED;
                 values[at] += 1;
                 line.send(&publish(&format!("r/{at}"), 0x33, 1 + at as u16, values[at]))?;
@@ -289,16 +299,20 @@ fn look_at_retained(world: &World) {
     let look = || -> io::Result<[u64; RETAINED]> {
         let (mut line, _) = Line::open(world, "", true)?;
         line.send(&packet(0x82, &[&[0, 1][..], &string("r/#"), &[0]].concat()))?;
-        line.send(&[0xC0, 0])?;
         let mut values = [0; RETAINED];
+        let begin = Instant::now();
         loop {
-            let packet = line.await_packet()?;
+            // They come from several workers.
+            let complete = values.iter().zip(&acknowledged).all(|(value, known)| value >= known);
+            if complete || begin.elapsed() > Duration::from_secs(5) {
+                return Ok(values);
+            }
+            let Some(packet) = line.poll()? else { continue };
             match packet[0] {
                 0x31 => {
                     values[usize::from(packet[6] - b'0')] =
                         u64::from_be_bytes(packet[7..].try_into().unwrap())
                 }
-                0xD0 => return Ok(values),
                 _ => {}
             }
         }
@@ -315,7 +329,7 @@ fn start(dir: &Path, port: u16, workers: u16) -> Broker {
     let file = dir.join("hikyaku.conf");
     let text = format!(
         "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}\n\
-         max_queued_messages 0\nmax_inflight_messages 20\nlog_type error\nlog_type warning\nlog_type notice\nconnection_messages false\n",
+         max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 20\nlog_type error\nlog_type warning\nlog_type notice\nconnection_messages false\n",
         dir.display()
     );
     fs::write(&file, text).unwrap();
@@ -333,6 +347,7 @@ fn run(workers: &[u16], seed: u64) {
         address: ([127, 0, 0, 1], port).into(),
         round: AtomicU64::new(0),
         finish: AtomicBool::new(false),
+        pause: AtomicBool::new(false),
         stop: AtomicBool::new(false),
         sent: Default::default(),
         got: Mutex::default(),
@@ -359,10 +374,12 @@ fn run(workers: &[u16], seed: u64) {
         thread::sleep(Duration::from_millis(20 + random.below(500)));
         broker.signal(Signal::KILL);
         broker.exit_code();
+        world.pause.store(true, SeqCst);
         let workers = workers[round as usize % workers.len()];
         broker = start(&dir, port, workers);
         world.round.store(round, SeqCst);
         look_at_retained(&world);
+        world.pause.store(false, SeqCst);
         if !world.wrong.lock().unwrap().is_empty() {
             break;
         }

@@ -290,6 +290,37 @@ fn a_directory_that_is_not_there_is_told() {
     assert!(error.starts_with("Cannot keep data in ") && error.contains("absent"), "{error}");
 }
 
+#[test]
+fn what_a_later_version_wrote_is_left_alone() {
+    const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("meta");
+    let dir = Dir::new("newer");
+    start(&dir.0, 1).0.shutdown().unwrap();
+    let base = redb::Database::create(dir.store().join("base.redb")).unwrap();
+    let change = base.begin_write().unwrap();
+    change.open_table(META).unwrap().insert("format", 2).unwrap();
+    change.commit().unwrap();
+    drop(base);
+    let error = Server::start(options(&dir.0, 1)).unwrap_err();
+    assert!(matches!(&error, StartError::Store(StoreError::Newer { .. })), "{error}");
+    assert!(
+        error.to_string().contains("is of a later version of hikyaku: its format is 2, not 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn where_nothing_can_be_written_nothing_starts() {
+    let dir = Dir::new("unwritable");
+    fs::write(dir.store(), "a file").unwrap();
+    let error = Server::start(options(&dir.0, 1)).unwrap_err().to_string();
+    assert!(error.starts_with("Cannot keep data in ") && error.contains("hikyaku.store"), "{error}");
+    fs::remove_file(dir.store()).unwrap();
+    start(&dir.0, 1).0.shutdown().unwrap();
+    fs::write(dir.store().join("base.redb"), [7; 8192]).unwrap();
+    let error = Server::start(options(&dir.0, 1)).unwrap_err().to_string();
+    assert!(error.contains("hikyaku.store"), "{error}");
+}
+
 /// The broker's binary with a store.
 struct Killable(Broker);
 
@@ -346,7 +377,16 @@ fn a_killed_broker_has_lost_nothing_that_was_acknowledged() {
 
 #[test]
 fn damage_costs_what_is_damaged() {
-    let dir = Dir::new("damage");
+    damage("damage", false);
+}
+
+#[test]
+fn damage_after_a_crash_costs_what_is_damaged() {
+    damage("crashed", true);
+}
+
+fn damage(name: &str, crash: bool) {
+    let dir = Dir::new(name);
     let (server, address) = start(&dir.0, 1);
     let (mut subscriber, _) = resume(address, "s");
     subscribe(&mut subscriber, "t", 1);
@@ -358,6 +398,10 @@ fn damage_costs_what_is_damaged() {
     publish1(&mut publisher, "r/1", true, b"retained one");
     publish1(&mut publisher, "r/2", true, b"retained two");
     server.shutdown().unwrap();
+    if crash {
+        // The base is open for changes then, and what has come is in it.
+        drop(Killable::start(&dir, 1).again(&dir, 1));
+    }
     let file = dir.store().join("base.redb");
     let mut bytes = fs::read(&file).unwrap();
     for payload in [&b"second _____"[..], b"retained one"] {

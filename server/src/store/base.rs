@@ -75,7 +75,8 @@ impl Base {
         }));
         *place = Some(guard(|| {
             let db = Builder::new().set_cache_size(CACHE_BYTES).create(&self.path)?;
-            let change = db.begin_write()?;
+            let mut change = db.begin_write()?;
+            change.set_quick_repair(true);
             change.open_table(RECORDS)?;
             change.open_table(DAMAGED)?;
             change.open_table(META)?;
@@ -121,7 +122,9 @@ impl Base {
     /// on disk.
     pub fn commit(&self, changes: &Layer, damaged: &[Key], meta: Meta) -> Result<()> {
         self.with(|db| {
-            let commit = db.begin_write()?;
+            let mut commit = db.begin_write()?;
+            // An open after a crash need not walk through everything, nor refuse all of it for one flipped bit.
+            commit.set_quick_repair(true);
             {
                 let mut records = commit.open_table(RECORDS)?;
                 for (key, change) in changes.iter() {

@@ -24,7 +24,7 @@ pub(super) struct Layer {
 }
 
 /// What an entry takes beside its key and value, about.
-const ENTRY_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 112;
 
 impl Layer {
     pub fn is_empty(&self) -> bool {

@@ -212,6 +212,7 @@ pub(super) fn restore(
 /// A session while it is handed back.
 #[derive(Default)]
 struct Restoring {
+    client: Box<str>,
     home: ShardId,
     in_flight: BTreeMap<u64, u16>,
     unsent: usize,
@@ -267,7 +268,7 @@ fn hand_back(
                 Record::Session(id, state) => {
                     session = Some(id);
                     let home = placement.shard(state.client_id.as_bytes());
-                    current = Restoring { home, ..Restoring::default() };
+                    current = Restoring { client: state.client_id.clone(), home, ..Restoring::default() };
                     give(home, StoreOp::Session { id, state });
                 }
                 Record::Subscription(id, filter, subscription) => {
@@ -286,7 +287,8 @@ fn hand_back(
                 }
                 Record::Queued(id, seq, queued) => {
                     if found.lost.contains(&name(queued.body)) {
-                        log::error!("A message in a queue is lost, of the session {id:?}.");
+                        let client = current.client.escape_debug();
+                        log::error!("A message in the queue of client {client} is lost.");
                         found.damaged.push(key.into());
                         return Ok(());
                     }
