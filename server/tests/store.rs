@@ -446,6 +446,8 @@ fn without_space_nothing_is_promised_until_there_is_some() {
     let (mut subscriber, _) = resume(broker.0.address, "s");
     subscribe(&mut subscriber, "t", 1);
     drop(subscriber);
+    let mut live = Peer::connect(broker.0.address, "live");
+    live.subscribe("t/0");
     let mut publisher = Peer::connect(broker.0.address, "p");
     publish1(&mut publisher, "t", false, b"before");
     let id = Pid::from_raw(broker.0.id().try_into().unwrap());
@@ -457,10 +459,8 @@ fn without_space_nothing_is_promised_until_there_is_some() {
     publisher.send(&publish("t", 1, false, 8, b"during"));
     broker.0.await_line("QoS 1 and 2 are refused until it can");
     // QoS 0 lives.
-    let mut live = Peer::connect(broker.0.address, "live");
-    live.subscribe("t");
-    live.send(&peer::publish("t", b"now"));
-    live.expect(&peer::publish("t", b"now"));
+    live.send(&peer::publish("t/0", b"now"));
+    live.expect(&peer::publish("t/0", b"now"));
     let mut refused = Peer::connect(broker.0.address, "refused");
     refused.send(&publish("t", 1, false, 9, b"refused"));
     refused.expect_end(b"");

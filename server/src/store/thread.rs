@@ -300,8 +300,9 @@ impl Keeper {
             return;
         }
         if self.failure.take().is_some() {
-            log::warn!("{} takes changes again.", self.store.path.display());
             self.post_all(|| Letter::StoreFailed(false));
+            self.ring();
+            log::warn!("{} takes changes again.", self.store.path.display());
         }
         for shard in 0..self.confirm.len() {
             if let Some(upto) = self.confirm[shard].take()
@@ -407,14 +408,15 @@ impl Keeper {
         let now = Instant::now();
         self.store.fold.view.forget_reader();
         let told = self.failure.as_ref().map(|f| f.told);
+        if told.is_none() {
+            self.post_all(|| Letter::StoreFailed(true));
+            self.ring();
+        }
         if told.is_none_or(|told| told + COMPLAIN <= now) {
             log::error!(
                 "{} cannot be {what}: {why}. QoS 1 and 2 are refused until it can.",
                 self.store.path.display()
             );
-        }
-        if told.is_none() {
-            self.post_all(|| Letter::StoreFailed(true));
         }
         let told = told.filter(|told| *told + COMPLAIN > now).unwrap_or(now);
         let reading = what == "read";
