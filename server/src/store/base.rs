@@ -168,12 +168,17 @@ impl Base {
         guard(|| {
             let stats = db.begin_write()?;
             let numbers = stats.stats()?;
-            let live = numbers.stored_bytes() + numbers.metadata_bytes() + numbers.fragmented_bytes();
+            let live = numbers.stored_bytes() + numbers.metadata_bytes();
             stats.abort()?;
             if file < FILE_BYTES || live > LIVE_BYTES || live > file / 2 {
                 return Ok(false);
             }
-            Ok(db.compact()?)
+            // A pass moves what it finds behind free space, which the next may find behind some more.
+            let mut passes = 0;
+            while passes < 8 && db.compact()? {
+                passes += 1;
+            }
+            Ok(passes > 0)
         })
     }
 }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// What a group may grow to before it is written.
 const GROUP_BYTES: usize = 4 << 20;
 /// What is held in memory above the base before it is brought there.
-const RECENT_BYTES: usize = 8 << 20;
+const RECENT_BYTES: usize = 4 << 20;
 /// How long a segment of the journal gets.
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// What may be held in memory while the base is slow; then the workers wait.
