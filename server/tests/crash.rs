@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -308,12 +308,9 @@ fn look_at_retained(world: &World) {
                 return Ok(values);
             }
             let Some(packet) = line.poll()? else { continue };
-            match packet[0] {
-                0x31 => {
-                    values[usize::from(packet[6] - b'0')] =
-                        u64::from_be_bytes(packet[7..].try_into().unwrap())
-                }
-                _ => {}
+            if packet[0] == 0x31 {
+                let value = packet[7..].try_into().unwrap();
+                values[usize::from(packet[6] - b'0')] = u64::from_be_bytes(value);
             }
         }
     };
@@ -339,8 +336,7 @@ fn start(dir: &Path, port: u16, workers: u16) -> Broker {
 }
 
 fn run(workers: &[u16], seed: u64) {
-    let dir =
-        PathBuf::from(std::env::temp_dir()).join(format!("hikyaku-crash-{}-{seed}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("hikyaku-crash-{}-{seed}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let port = free_port();
     let world = Arc::new(World {
