@@ -143,7 +143,7 @@ fn a_beginners_file_starts_as_it_stands() {
 #[test]
 fn the_usual_file_of_a_distribution_starts() {
     let dir = Dir::new("distribution");
-    fs::create_dir(dir.0.join("conf.d")).unwrap();
+    ["conf.d", "lib"].iter().for_each(|name| fs::create_dir(dir.0.join(name)).unwrap());
     dir.write("conf.d/README", "no configuration");
     let (pid, log) = (dir.path("hikyaku.pid"), dir.path("hikyaku.log"));
     let text = format!(

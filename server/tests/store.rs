@@ -439,6 +439,77 @@ fn damage(name: &str, crash: bool) {
     }
 }
 
+/// Where the engine's own pages are hit it may have to give up; it must say so then, and what is served must be true.
+#[test]
+fn a_flipped_bit_anywhere_invents_nothing() {
+    const MESSAGES: u32 = 40;
+    let dir = Dir::new("flips");
+    let (server, address) = start(&dir.0, 1);
+    let (mut subscriber, _) = resume(address, "s");
+    subscribe(&mut subscriber, "t", 1);
+    drop(subscriber);
+    let mut publisher = Peer::connect(address, "p");
+    (0..MESSAGES)
+        .for_each(|n| publish1(&mut publisher, "t", n % 8 == 0, format!("message {n:08}").as_bytes()));
+    server.shutdown().unwrap();
+    let files: Vec<_> = ["base.redb", "lock"].map(|f| (f, fs::read(dir.store().join(f)).unwrap())).into();
+    let used: Vec<_> = files[0].1.iter().enumerate().filter(|(_, b)| **b != 0).map(|(i, _)| i).collect();
+    let (mut random, mut whole, mut refused, mut less) = (88_172_645_463_325_252u64, 0, 0, 0);
+    for _ in 0..120 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let damaged = Dir::new("flipped");
+        fs::create_dir(damaged.store()).unwrap();
+        for (name, bytes) in &files {
+            let mut bytes = bytes.clone();
+            if *name == "base.redb" {
+                bytes[used[random as usize % used.len()]] ^= 1 << (random >> 60 & 7);
+            }
+            fs::write(damaged.store().join(name), bytes).unwrap();
+        }
+        let server = match Server::start(options(&damaged.0, 1)) {
+            Ok(server) => server,
+            Err(StartError::Store(_)) => {
+                refused += 1;
+                continue;
+            }
+            Err(e) => panic!("{e}"),
+        };
+        let (mut subscriber, present) = resume(server.local_addrs()[0], "s");
+        let mut came = Vec::new();
+        if present {
+            subscriber.send(&[0xC0, 0]);
+            while came.len() < MESSAGES as usize {
+                let packet = subscriber.packet();
+                if packet == [0xD0, 0] {
+                    // The others come when the first are acknowledged.
+                    if came.len() < 20 {
+                        break;
+                    }
+                    subscriber.send(&[0xC0, 0]);
+                    continue;
+                }
+                let text = std::str::from_utf8(&packet[7..]).unwrap();
+                came.push(text.strip_prefix("message ").unwrap().parse::<u32>().unwrap());
+                subscriber.send(&[0x40, 2, packet[5], packet[6]]);
+                if came.len() + 1 == MESSAGES as usize && came.last() == Some(&(MESSAGES - 1)) {
+                    break;
+                }
+            }
+            assert!(came.is_sorted() && came.windows(2).all(|w| w[0] < w[1]), "{came:?}");
+        }
+        if came.len() == MESSAGES as usize {
+            whole += 1
+        } else {
+            less += 1
+        }
+        server.shutdown().unwrap();
+    }
+    println!("all there: {whole}, some missing: {less}, refused: {refused}");
+    assert!(whole > 0 && less > 0);
+}
+
 #[test]
 fn without_space_nothing_is_promised_until_there_is_some() {
     let dir = Dir::new("space");
