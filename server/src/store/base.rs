@@ -159,7 +159,7 @@ impl Base {
     /// Gives space back to the system, if that is little work and much space. Nobody may be reading.
     pub fn shrink(&self) -> Result<bool> {
         /// What is worth it.
-        const FILE_BYTES: u64 = 16 << 20;
+        const FILE_BYTES: u64 = 4 << 20;
         /// How much may have to be moved.
         const LIVE_BYTES: u64 = 32 << 20;
         let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
