@@ -443,6 +443,7 @@ fn damage(name: &str, crash: bool) {
 #[test]
 fn a_flipped_bit_anywhere_invents_nothing() {
     const MESSAGES: u32 = 40;
+    let flips = std::env::var("FLIPS").map_or(40, |n| n.parse().unwrap());
     let dir = Dir::new("flips");
     let (server, address) = start(&dir.0, 1);
     let (mut subscriber, _) = resume(address, "s");
@@ -455,7 +456,7 @@ fn a_flipped_bit_anywhere_invents_nothing() {
     let files: Vec<_> = ["base.redb", "lock"].map(|f| (f, fs::read(dir.store().join(f)).unwrap())).into();
     let used: Vec<_> = files[0].1.iter().enumerate().filter(|(_, b)| **b != 0).map(|(i, _)| i).collect();
     let (mut random, mut whole, mut refused, mut less) = (88_172_645_463_325_252u64, 0, 0, 0);
-    for _ in 0..120 {
+    for _ in 0..flips {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -507,7 +508,7 @@ fn a_flipped_bit_anywhere_invents_nothing() {
         server.shutdown().unwrap();
     }
     println!("all there: {whole}, some missing: {less}, refused: {refused}");
-    assert!(whole > 0 && less > 0);
+    assert!(whole > flips / 2 && refused <= flips / 10);
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 /// Records that were found damaged, as they were.
 const DAMAGED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("damaged");
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// How much of the file is kept in memory.
 const CACHE_BYTES: usize = 12 << 20;
@@ -205,7 +205,7 @@ pub(super) fn range(
 }
 
 /// Where a file is damaged the engine may panic instead of returning an error.
-fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn guard<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|why| {
         let text = why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied());
         Err(BaseError::Corrupt(text.unwrap_or("the engine gave up").into()))

@@ -18,6 +18,7 @@ mod fold;
 mod journal;
 mod layer;
 mod recover;
+mod salvage;
 mod thread;
 mod view;
 
@@ -40,6 +41,7 @@ use view::View;
 
 /// The name of the directory in [`PersistenceSettings::location`].
 const DIRECTORY: &str = "hikyaku.store";
+const BASE: &str = "base.redb";
 
 /// Why the store does not open.
 #[derive(Debug)]
@@ -97,7 +99,12 @@ impl Opened {
         }
         let lock = lock(&path)?;
         let wrong = |e| StoreError::of(&path, e);
-        let base = Base::open(&path.join("base.redb")).map_err(wrong)?;
+        let file = path.join(BASE);
+        let base = Base::open(&file).or_else(|e| match e {
+            BaseError::Corrupt(why) => salvage(&path, &why).and_then(|()| Base::open(&file)),
+            other => Err(other),
+        });
+        let base = base.map_err(wrong)?;
         let before = match base.meta().map_err(wrong)? {
             Some(meta) => meta,
             None => {
@@ -142,7 +149,19 @@ impl Opened {
         let began = Instant::now();
         let run = before.run + 1;
         shards.iter_mut().for_each(|shard| shard.keep_from(run));
-        let mut found = recover::check(&mut fold, clock).map_err(wrong)?;
+        let found = match recover::check(&mut fold, clock) {
+            Err(BaseError::Corrupt(why)) => {
+                let View { recent, base, .. } = fold.view;
+                base.close();
+                salvage(&path, &why).and_then(|()| base.reopen()).map_err(wrong)?;
+                let mut view = View::new(base);
+                view.recent = recent;
+                fold = Fold::new(view, run, settings.retained);
+                recover::check(&mut fold, clock)
+            }
+            found => found,
+        };
+        let mut found = found.map_err(wrong)?;
         recover::restore(&mut fold, &mut found, shards, placement, before.shards, clock).map_err(wrong)?;
         let segment = segments.last().map_or(before.segment, |last| last + 1);
         let meta = Meta { run, placement: before.placement, shards: shards.len() as u16, segment };
@@ -171,6 +190,13 @@ impl Opened {
         }
         Ok(Store::new(path, lock, settings.durability, fold, meta, journal, clock))
     }
+}
+
+fn salvage(path: &Path, why: &str) -> Result<(), BaseError> {
+    log::error!("What is kept in {} is damaged: {why}. Reading what can be read.", path.display());
+    let (records, aside) = salvage::salvage(&path.join(BASE))?;
+    log::error!("{records} records could be read. The damaged file is now {}.", aside.display());
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
