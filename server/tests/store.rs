@@ -575,7 +575,7 @@ fn memory_does_not_grow_with_a_queue() {
         (1..51).for_each(|id| publisher.expect(&[0x40, 2, 0, id]));
     }
     let grown = rss() - before;
-    assert!(grown <= 56, "{grown} MiB for {} MiB of messages", u64::from(MESSAGES) * 1024 >> 20);
+    assert!(grown <= 56, "{grown} MiB for {} MiB of messages", (u64::from(MESSAGES) * 1024) >> 20);
 }
 
 #[test]
