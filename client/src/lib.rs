@@ -107,6 +107,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What becomes of a client whose connection is lost.
+///
+/// ```no_run
+/// use hikyaku_client::{Behavior, Connector, Error, Options, QoS, Reconnect, Version};
+/// use std::time::Duration;
+///
+/// # fn main() -> Result<(), Error> {
+/// // A session that outlives its connection, and at most 100 messages that wait while there is none.
+/// let options = Options {
+///     clean_start: false,
+///     session_expiry_s: 3600,
+///     max_queued_messages: 100,
+///     ..Options::new(Version::V5, "meter")
+/// };
+/// let reconnect = Reconnect::After { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+/// let behavior = Behavior { reconnect, ..Behavior::default() };
+/// let client = Connector::new("localhost", options)?.behavior(behavior).connect()?;
+/// client.publish("meter", b"1", QoS::AtLeastOnce)?;
+/// // Says goodbye when what is underway has arrived, or after five seconds.
+/// client.disconnect(Duration::from_secs(5))?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
     /// It is closed.
@@ -195,6 +217,29 @@ impl Client {
     }
 
     /// As [`Client::publish`], with the RETAIN flag and properties.
+    ///
+    /// ```no_run
+    /// use hikyaku_client::{Client, Error, PropertiesBuf, Property, PublishRequest, QoS};
+    /// use std::time::Duration;
+    ///
+    /// fn ask(client: &Client) -> Result<(), Error> {
+    ///     let mut properties = PropertiesBuf::default();
+    ///     properties.push(Property::ResponseTopic("answers/me"));
+    ///     properties.push(Property::MessageExpiryInterval(60));
+    ///     let request = PublishRequest {
+    ///         topic: "questions",
+    ///         payload: b"?",
+    ///         qos: QoS::ExactlyOnce,
+    ///         properties: properties.as_properties(),
+    ///         ..PublishRequest::default()
+    ///     };
+    ///     let delivery = client.publish_with(&request)?;
+    ///     // Other work, then: what the server said.
+    ///     let reason = delivery.wait(Duration::from_secs(5))?;
+    ///     println!("{reason}");
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn publish_with(&self, request: &PublishRequest<'_>) -> Result<Delivery, Error> {
         let answer = self.inner.command(|state, now| {
             let ticket = state.client.publish(now, request)?;

@@ -20,6 +20,21 @@ pub(crate) struct Acks {
 /// [`Message::ack`]; others have been already. A message that is dropped without stays unacknowledged: it takes
 /// one of the [`receive_maximum`](crate::Options::receive_maximum) places of this connection, and comes again
 /// after the next one.
+///
+/// ```no_run
+/// use hikyaku_client::{Acknowledge, Client, Error, Options, QoS, Version};
+///
+/// # fn store(payload: &[u8]) {}
+/// # fn main() -> Result<(), Error> {
+/// let options = Options { acknowledge: Acknowledge::Manually, ..Options::new(Version::V5, "archive") };
+/// let client = Client::connect("localhost", options)?;
+/// for message in &client.subscribe("orders", QoS::AtLeastOnce)? {
+///     store(message.payload());
+///     message.ack();
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Message {
     received: Received,
     acks: Option<(Acks, Arc<Inner>)>,

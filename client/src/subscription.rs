@@ -73,6 +73,21 @@ impl Queue {
 /// The messages of one SUBSCRIBE, in the order they came; an iterator that ends with the client.
 ///
 /// Dropping it unsubscribes. It outlives lost connections; when the server loses the session it is made again.
+///
+/// ```no_run
+/// use hikyaku_client::{Client, Error, QoS, RetainHandling, SubscribeOptions};
+///
+/// fn watch(client: &Client) -> Result<(), Error> {
+///     let options = SubscribeOptions {
+///         retain_handling: RetainHandling::DoNotSend,
+///         ..SubscribeOptions::new(QoS::AtLeastOnce)
+///     };
+///     for message in &client.subscribe_with("sensors/#", options)? {
+///         println!("{}", message.topic());
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Subscription {
     inner: Arc<Inner>,
     id: u32,
