@@ -336,9 +336,10 @@ fn start(dir: &Path, port: u16, workers: u16) -> Broker {
 }
 
 fn run(workers: &[u16], seed: u64) {
-    let dir = std::env::temp_dir().join(format!("hikyaku-crash-{}-{seed}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
     let port = free_port();
+    // With `SEED` given all tests have the same; the port is each one's own.
+    let dir = std::env::temp_dir().join(format!("hikyaku-crash-{}-{port}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
     let world = Arc::new(World {
         address: ([127, 0, 0, 1], port).into(),
         round: AtomicU64::new(0),
