@@ -180,6 +180,16 @@ impl PeerMessage {
     }
 }
 
+impl PeerMessage {
+    /// The message itself, and its number if it is one that is taken in once, 0 otherwise.
+    fn numbered(self) -> (u64, PeerMessage) {
+        match self {
+            PeerMessage::Once { number, message } => (number, *message),
+            message => (0, message),
+        }
+    }
+}
+
 /// What may be underway to one peer before connections that publish are asked to wait.
 pub(super) const CREDIT: u64 = 65_536;
 
@@ -221,7 +231,8 @@ pub(super) struct Peer {
 /// What came while its sender was busy here.
 #[derive(Debug)]
 enum Late {
-    Message(PeerMessage),
+    /// With its number, if it is one that is taken in once; 0 otherwise.
+    Message(u64, PeerMessage),
     /// A retained message, stored as it came, with its weight: to be counted in its turn.
     Stored(u64),
 }
@@ -386,34 +397,24 @@ impl Shard {
             }
         } else if peer.busy {
             // A retained message must not wait: another shard may know that it was sent, and ask for it.
-            let late = match message {
-                PeerMessage::Retain(kept) => {
-                    let weight = PeerMessage::Retain(kept.clone()).weight();
+            let weight = message.weight();
+            let late = match message.numbered() {
+                (once, PeerMessage::Retain(kept)) => {
                     self.store_retained(kept);
+                    self.keep_mark(from, once, true);
                     Late::Stored(weight)
                 }
-                PeerMessage::Once { number, message } if matches!(*message, PeerMessage::Retain(_)) => {
-                    let weight = message.weight();
-                    if let PeerMessage::Retain(kept) = *message {
-                        self.store_retained(kept);
-                    }
-                    self.keep_mark(from, number, true);
-                    Late::Stored(weight)
-                }
-                message => Late::Message(message),
+                (once, message) => Late::Message(once, message),
             };
             self.peers[usize::from(from)].backlog.push_back(late);
         } else {
-            self.handle_peer(from, message);
+            let (once, message) = message.numbered();
+            self.handle_peer(from, once, message);
         }
     }
 
-    fn handle_peer(&mut self, from: ShardId, message: PeerMessage) {
+    fn handle_peer(&mut self, from: ShardId, once: u64, message: PeerMessage) {
         let weight = message.weight();
-        let (once, message) = match message {
-            PeerMessage::Once { number, message } => (number, *message),
-            message => (0, message),
-        };
         match message {
             PeerMessage::Publish(message) => {
                 if !self.publish_from_peer(from, message) {
@@ -492,7 +493,7 @@ impl Shard {
         for _ in 0..SLICE {
             let peer = &mut self.peers[at];
             match peer.backlog.pop_front() {
-                Some(Late::Message(message)) => self.handle_peer(from, message),
+                Some(Late::Message(once, message)) => self.handle_peer(from, once, message),
                 Some(Late::Stored(weight)) => self.handled(from, weight, 0),
                 None => return,
             }

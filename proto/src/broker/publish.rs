@@ -11,7 +11,7 @@ use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
 use super::store::StoreOp;
 use super::{SLICE, Shard, Work};
-use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode};
+use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode, SubscribeOptions};
 use crate::message::{Message, MessageId, Publication};
 use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
 use crate::time::Instant;
@@ -33,6 +33,13 @@ pub(super) struct Subscription {
     pub retain_as_published: bool,
     /// 0 for none.
     pub id: u32,
+}
+
+impl Subscription {
+    pub fn new(options: SubscribeOptions, id: u32) -> Subscription {
+        let SubscribeOptions { qos, no_local, retain_as_published, .. } = options;
+        Subscription { qos, no_local, retain_as_published, id }
+    }
 }
 
 /// Sessions and groups share the trie: even numbers are sessions, odd ones groups.

@@ -241,8 +241,7 @@ impl Shard {
         for delivery in waiting {
             if let Some(id) = kept {
                 // The session's records stay for a while: each step of its end is one of its own.
-                let (seq, body) = (delivery.seq, Some(delivery.message.id()));
-                self.keeper.put(StoreOp::Done { id, seq, body });
+                self.keeper.done(id, &delivery);
             }
             if let Some(filter) = filters.get(&delivery.share) {
                 self.return_share(&filter.clone(), delivery.message);
@@ -262,8 +261,8 @@ impl Shard {
         let Session { outgoing, kept, client_id, username, .. } = session;
         let stored = kept.as_ref().map(|k| k.id);
         let done = |keeper: &mut Keeper, delivery: Option<Delivery>| {
-            if let (Some(id), Some(Delivery { seq: seq @ 1.., message, .. })) = (stored, delivery) {
-                keeper.put(StoreOp::Done { id, seq, body: Some(message.id()) });
+            if let (Some(id), Some(delivery)) = (stored, delivery) {
+                keeper.done(id, &delivery);
             }
         };
         let (mut any, mut waits) = (false, false);

@@ -175,21 +175,10 @@ impl Shard {
             }
             return; // No retained messages are sent.
         }
-        let value = Subscription {
-            qos: options.qos,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-            id,
-        };
+        let value = Subscription::new(options, id);
         let stored = StoredSubscription { options, id, share: 0 };
         self.keep_subscription(index, filter.filter(), stored);
-        // [MQTT-3.8.4-3]
-        let replaced = self.subscriptions.insert(filter.filter(), session_subscriber(index), value).is_some();
-        if !replaced {
-            for change in self.interest.count(filter.filter(), true).into_iter().flatten() {
-                self.announce(change);
-            }
-        }
+        let replaced = self.insert_subscription(index, filter.filter(), value);
         let replay = match options.retain_handling {
             RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9] [MQTT-3.8.4-4]
             RetainHandling::SendIfNew => !replaced,  // [MQTT-3.3.1-10]
@@ -198,6 +187,18 @@ impl Shard {
         if replay {
             waiting.replays.push(self.create_replay(index, filter.filter(), value));
         }
+    }
+
+    /// Puts a subscription in place of the session's own with the same filter, if there is one, and says whether there
+    /// was [MQTT-3.8.4-3].
+    pub(super) fn insert_subscription(&mut self, index: u32, filter: &str, value: Subscription) -> bool {
+        let replaced = self.subscriptions.insert(filter, session_subscriber(index), value).is_some();
+        if !replaced {
+            for change in self.interest.count(filter, true).into_iter().flatten() {
+                self.announce(change);
+            }
+        }
+        replaced
     }
 
     /// Tells all other shards of a change of interest.

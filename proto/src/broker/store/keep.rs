@@ -5,7 +5,7 @@ use crate::broker::Shard;
 use crate::broker::conn::{Flow, Pause, conn_at};
 use crate::broker::io::ConnId;
 use crate::broker::peer::SessionKey;
-use crate::broker::publish::{Subscription, session_subscriber};
+use crate::broker::publish::Subscription;
 use crate::broker::session::{Session, Will};
 use crate::broker::timer::Timer;
 use crate::codec::QoS;
@@ -225,10 +225,10 @@ impl Shard {
         let Some(Ending { id, filters }) = self.keeper.endings.get(key.index) else { return };
         let (id, filters) = (*id, filters.clone());
         let next = deliveries.last().filter(|_| deliveries.len() >= HEAD).map(|d| d.seq + 1);
-        for Delivery { message, share, seq, .. } in deliveries {
-            self.keeper.put(StoreOp::Done { id, seq, body: Some(message.id()) });
-            if let Some(filter) = filters.get(&share) {
-                self.return_share(filter, message);
+        for delivery in deliveries {
+            self.keeper.done(id, &delivery);
+            if let Some(filter) = filters.get(&delivery.share) {
+                self.return_share(filter, delivery.message);
             }
         }
         match next {
@@ -324,17 +324,7 @@ impl Shard {
         if parsed.share().is_some() {
             return self.rejoin_share(index, filter, options.qos, stored.id, stored.share);
         }
-        let value = Subscription {
-            qos: options.qos,
-            no_local: options.no_local,
-            retain_as_published: options.retain_as_published,
-            id: stored.id,
-        };
-        if self.subscriptions.insert(parsed.filter(), session_subscriber(index), value).is_none() {
-            for change in self.interest.count(parsed.filter(), true).into_iter().flatten() {
-                self.announce(change);
-            }
-        }
+        self.insert_subscription(index, parsed.filter(), Subscription::new(options, stored.id));
     }
 
     /// Writes what waited for its records.
@@ -357,9 +347,7 @@ impl Shard {
                 done.extend(session.outgoing.discard(packet_id));
             }
         }
-        for Delivery { seq, message, .. } in done {
-            keeper.put(StoreOp::Done { id: kept.id, seq, body: Some(message.id()) });
-        }
+        done.iter().for_each(|delivery| keeper.done(kept.id, delivery));
         self.mark_dirty(id);
     }
 }

@@ -253,6 +253,14 @@ impl Keeper {
         self.ops.push(op);
     }
 
+    /// A message of a session does not wait any more; nothing if it is in no store.
+    pub fn done(&mut self, id: SessionId, delivery: &Delivery) {
+        let (seq, body) = (delivery.seq, Some(delivery.message.id()));
+        if seq > 0 {
+            self.put(StoreOp::Done { id, seq, body });
+        }
+    }
+
     /// The number of the last change.
     pub fn emitted(&self) -> u64 {
         self.emitted
