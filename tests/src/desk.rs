@@ -175,13 +175,13 @@ impl Desk {
     }
 
     fn browse(&mut self, address: &str, message: &str) {
-        let subscriptions = self.subscriptions();
+        let subscriptions = self.pages_subscriptions();
         let screenshot = self.folder.join("page.png");
         let mut node = self.command("node");
         node.arg(client_script("page.mjs")).args([address, message]).arg(screenshot);
         node.env("MQTT_JS", installed("node"));
         self.browser = Some(Process::spawn(&mut node));
-        self.wait_subscriptions(subscriptions + 1);
+        self.wait_for_page(subscriptions + 1);
     }
 
     /// Waits until the page has shown all that it is to show, and has sent its message.
@@ -194,15 +194,16 @@ impl Desk {
         }
     }
 
-    /// How many subscriptions the broker that runs has been asked for.
-    fn subscriptions(&self) -> usize {
-        self.broker().map_or(0, |broker| count_subscriptions(&broker.process.stdout.text()))
+    /// How many subscriptions pages have asked the broker for that runs.
+    fn pages_subscriptions(&self) -> usize {
+        self.broker().map_or(0, |broker| count_pages_subscriptions(&broker.process.stdout.text()))
     }
 
-    fn wait_subscriptions(&self, count: usize) {
+    fn wait_for_page(&self, count: usize) {
         let Some(broker) = self.broker() else { panic!("a client is started before the broker") };
         // A browser takes its time on a busy machine.
-        let there = broker.process.stdout.wait_until(3 * PATIENCE, |text| count_subscriptions(text) >= count);
+        let there =
+            broker.process.stdout.wait_until(3 * PATIENCE, |text| count_pages_subscriptions(text) >= count);
         let browser = self.browser.as_ref().map(|browser| (browser.stdout.text(), browser.stderr.text()));
         assert!(there, "no subscription comes; {browser:?}\n{}", self.broker_log());
     }
@@ -296,8 +297,10 @@ fn is_broker(command: &str) -> bool {
     command == "hikyaku" || command.starts_with("hikyaku ")
 }
 
-fn count_subscriptions(log: &str) -> usize {
-    log.matches(" subscribes to ").count()
+/// Subscriptions in a broker's log of clients whose id MQTT.js has made up. The lines of others may still be on their way.
+fn count_pages_subscriptions(log: &str) -> usize {
+    let pages = |line: &&str| line.contains(": mqttjs_") && line.contains(" subscribes to ");
+    log.lines().filter(pages).count()
 }
 
 fn is_subscriber(command: &str) -> bool {
