@@ -10,6 +10,8 @@ pub enum Command {
     Run(Run),
     /// Say what is wrong with a configuration file.
     Test(Run),
+    /// Take over what mosquitto kept in this file.
+    Import(Run, PathBuf),
     /// Print how to call it.
     Help,
     /// Print the version.
@@ -46,6 +48,7 @@ hikyaku is an MQTT broker.
 
 Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
        PROGRAM --test-config [-c] config_file
+       PROGRAM [-c config_file] --import-mosquitto-db file
 
  -c, --config-file FILE    read the configuration from FILE (in mosquitto.conf's syntax);
                            without it only this machine may connect
@@ -56,6 +59,9 @@ Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
  -q, --quiet               log nothing, whatever the configuration says
  -t, --test-config [FILE]  say what is wrong with the configuration, and end
  -v, --verbose             log everything, whatever the configuration says
+     --import-mosquitto-db FILE
+                           put the sessions, queues and retained messages of mosquitto's database
+                           into the empty store of the configuration, and end
      --tls-keylog FILE     write the secrets of TLS connections to FILE, for debugging:
                            whoever has them reads along
      --version             show the version
@@ -74,6 +80,7 @@ const HINT: &str = "'hikyaku -h' shows the options.";
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut run = Run::default();
     let mut test = false;
+    let mut import = None;
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy().into_owned();
@@ -97,6 +104,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             "-p" | "--port" => run.ports.push(port(&value("port")?)?),
             "--workers" => run.workers = Some(workers(&value("number")?)?),
             "-c" | "--config-file" => run.config = Some(value("config file")?.into()),
+            "--import-mosquitto-db" => import = Some(PathBuf::from(value("file")?)),
             "--tls-keylog" => run.tls_keylog = Some(value("file")?.into()),
             "-d" | "--daemon" => {
                 return Err(format!(
@@ -112,12 +120,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             _ => return Err(format!("Error: Unknown option '{}'.\n{HINT}", arg.escape_debug())),
         }
     }
-    match (test, &run.config) {
-        (true, None) => {
+    match (test, &run.config, import) {
+        (true, None, _) => {
             Err(format!("Error: --test-config argument given, but no config file specified.\n{HINT}"))
         }
-        (true, Some(_)) => Ok(Command::Test(run)),
-        (false, _) => Ok(Command::Run(run)),
+        (true, ..) => Ok(Command::Test(run)),
+        (false, _, Some(file)) => Ok(Command::Import(run, file)),
+        (false, _, None) => Ok(Command::Run(run)),
     }
 }
 
@@ -164,6 +173,8 @@ mod tests {
         assert_eq!(parsed(""), Ok(Command::Run(Run::default())));
         let named = Run { config: Some("y".into()), verbosity: Some(Verbosity::Quiet), ..Run::default() };
         assert_eq!(parsed("-t y -q -v"), Ok(Command::Test(named)));
+        let named = Run { config: Some("y".into()), ..Run::default() };
+        assert_eq!(parsed("--import-mosquitto-db f -c y"), Ok(Command::Import(named, "f".into())));
         assert_eq!(parsed("-v --help"), Ok(Command::Help));
         assert_eq!(parsed("--version"), Ok(Command::Version));
     }

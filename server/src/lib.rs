@@ -25,6 +25,7 @@ pub mod config;
 mod connection;
 mod file;
 mod foresight;
+mod import;
 mod inherited;
 mod letter;
 mod listener;
@@ -39,6 +40,7 @@ mod watch;
 mod worker;
 
 pub use foresight::foresee;
+pub use import::{ImportError, MosquittoDb, Summary};
 pub use inherited::Inherited;
 pub use server::{Bindings, Options, Remote, Server, StartError};
 pub use store::StoreError;

@@ -10,7 +10,9 @@ mod systemd;
 use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
-use hikyaku::{Bindings, Certificates, Inherited, Options, Remote, StartError, User, Watch, unwritable};
+use hikyaku::{
+    Bindings, Certificates, Inherited, MosquittoDb, Options, Remote, StartError, User, Watch, unwritable,
+};
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
     match cli::parse(args) {
         Ok(Command::Run(run)) => serve(&run),
         Ok(Command::Test(run)) => test(&run),
+        Ok(Command::Import(run, file)) => match import(&run, &file) {
+            Ok(summary) => print(&mut std::io::stdout(), &summary, 0),
+            Err(Failure { code, message }) => print(&mut std::io::stderr(), &message, code),
+        },
         Ok(Command::Help) => print(&mut std::io::stdout(), &cli::help(program.as_deref()), 0),
         Ok(Command::Version) => print(&mut std::io::stdout(), &format!("hikyaku version {VERSION}\n"), 0),
         Err(message) => print(&mut std::io::stderr(), &(message + "\n"), USAGE),
@@ -279,6 +285,39 @@ impl Drop for PidFile {
             );
         }
     }
+}
+
+/// Takes over what mosquitto kept. Returns what to say of it.
+fn import(run: &Run, file: &Path) -> Result<String, Failure> {
+    let error = |message: String| Failure::from(lines([format!("Error: {message}")]));
+    let (settings, _) =
+        read(run, &[]).map_err(|problems| Failure { code: USAGE, message: lines(problems) })?;
+    if let Some(config) = run.config.as_ref().filter(|_| !settings.persistence.enabled) {
+        return Err(error(format!(
+            "{} does not say 'persistence true': a broker with it would not look at what is imported.",
+            config.display()
+        )));
+    }
+    // Root may read what is mosquitto's, and the broker's user write what is the broker's.
+    let db = MosquittoDb::read(file).map_err(|e| error(e.to_string()))?;
+    let location = settings.persistence.location.clone().unwrap_or_else(|| PathBuf::from("."));
+    if privileges::is_root() {
+        let user = match &settings.user {
+            Some(name) => Some(User::find(name).map_err(error)?),
+            None => User::owner_of(&location),
+        };
+        if let Some(user) = user {
+            privileges::become_user(&user)
+                .map_err(|e| error(format!("Cannot become user '{}': {e}.", user.name())))?;
+        }
+    }
+    let summary = db.import(&settings).map_err(|e| error(e.to_string()))?;
+    let mut text = summary.to_string();
+    if run.config.is_none() {
+        text += "Note: a broker uses this with a configuration alone, and 'persistence true' in it.\n";
+    }
+    let lines = text.lines().map(|line| logger::visible(line).into_owned() + "\n");
+    Ok(lines.collect())
 }
 
 /// What a reload needs to know.

@@ -53,6 +53,12 @@ impl User {
         User { uid: geteuid().as_raw(), gid: getegid().as_raw(), groups }
     }
 
+    /// Who a file or directory belongs to, with the group of that; `None` if it is not there.
+    pub fn owner_of(path: &Path) -> Option<User> {
+        let found = fs::metadata(path).ok()?;
+        Some(User { uid: found.uid(), gid: found.gid(), groups: Vec::new() })
+    }
+
     /// The user's name, or number.
     pub fn name(&self) -> String {
         name_of(self.uid, "/etc/passwd")

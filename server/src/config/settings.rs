@@ -214,6 +214,8 @@ pub struct PersistenceSettings {
     pub durability: Durability,
     /// Whether retained messages are kept.
     pub retained: bool,
+    /// The name that mosquitto's database would have in `location`.
+    pub mosquitto_file: PathBuf,
 }
 
 /// When something counts as kept, so that it may be acknowledged.
@@ -317,7 +319,13 @@ fn is_loopback(address: IpAddr) -> bool {
 
 impl Default for PersistenceSettings {
     fn default() -> Self {
-        PersistenceSettings { enabled: false, location: None, durability: Durability::Disk, retained: true }
+        PersistenceSettings {
+            enabled: false,
+            location: None,
+            durability: Durability::Disk,
+            retained: true,
+            mosquitto_file: "mosquitto.db".into(),
+        }
     }
 }
 

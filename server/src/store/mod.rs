@@ -14,6 +14,7 @@
 //! [`record`](hikyaku_proto::broker::store::record) says, each value with a CRC-32 of its key and itself behind it.
 
 mod base;
+mod fill;
 mod fold;
 mod journal;
 mod layer;
@@ -26,6 +27,7 @@ pub(crate) use thread::{Batch, Store};
 
 use crate::clock::Clock;
 use crate::config::PersistenceSettings;
+use crate::import;
 use base::{Base, BaseError, Meta};
 use fold::Fold;
 use hikyaku_proto::broker::{Placement, Shard};
@@ -184,6 +186,14 @@ impl Opened {
             path.display(),
             began.elapsed().as_millis()
         );
+        if found.sessions + found.retained == 0
+            && let Some(file) = import::neighbour(&settings)
+        {
+            let (hikyaku, file) = ("hikyaku -c CONFIG --import-mosquitto-db", file.display());
+            log::info!(
+                "{file} is of mosquitto and was not read. To take it over, end the broker first: {hikyaku} {file}"
+            );
+        }
         if !found.damaged.is_empty() {
             let records = found.damaged.len();
             log::error!("{records} records of {} were damaged and are put aside.", path.display());

@@ -309,12 +309,16 @@ pub(super) const OPTIONS: &[Spec] = &[
         "true",
         "Whether retained messages are kept with `persistence true`.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "persistence_file",
         Global,
-        ANY_TEXT,
-        "",
-        "mosquitto's database file is neither read nor written",
+        Takes::Text(|draft, value| {
+            draft.persistence.mosquitto_file = value.into();
+            Ok(())
+        }),
+        "mosquitto.db",
+        "The name of mosquitto's database in `persistence_location`, which is read by `--import-mosquitto-db` alone: while \
+         nothing is kept yet, a start that finds it says so.",
     )
     .once(),
     Spec::without_effect("autosave_interval", Global, ANY_NUMBER, "", NO_SNAPSHOTS),

@@ -1,0 +1,467 @@
+//! What mosquitto kept, as changes of the store.
+//!
+//! What mosquitto does at PUBREL, hikyaku does at PUBLISH: it gives a QoS 2 message to those who subscribe. So one that
+//! mosquitto has received, and not passed on, becomes a message between shards, which the next start delivers, and its packet
+//! id one that is known.
+
+use super::chunk::{Chunk, Chunks, Client, ClientMessage, Damage, StoredMessage, Subscription, state};
+use super::summary::Summary;
+use hikyaku_proto::broker::store::record::Clock;
+use hikyaku_proto::broker::store::{BodyId, RETAINED, SessionId, SessionState, StoreOp, StoredSubscription};
+use hikyaku_proto::broker::{Placement, ShardId};
+use hikyaku_proto::codec::{
+    PacketType, Properties, Property, PropertyContext, QoS, SubscribeOptions, VARINT_MAX, read_varint,
+};
+use hikyaku_proto::message::{Message, MessageId, Publication};
+use hikyaku_proto::session::{Delivery, SubscriptionIds};
+use hikyaku_proto::time::Instant;
+use hikyaku_proto::topic::{TopicFilter, TopicName};
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// A whole file, read and checked.
+#[derive(Debug)]
+pub(super) struct Database<'a> {
+    version: u32,
+    at_end: bool,
+    messages: HashMap<u64, StoredMessage<'a>>,
+    clients: Vec<Kept<'a>>,
+    retained: Vec<u64>,
+    /// Subscriptions and messages of sessions that are not there.
+    strays: [u64; 2],
+    /// Messages that nobody waits for.
+    nobodys: u64,
+}
+
+/// A session with all that is its own.
+#[derive(Debug)]
+struct Kept<'a> {
+    client: Client<'a>,
+    subscriptions: Vec<Subscription<'a>>,
+    messages: Vec<ClientMessage<'a>>,
+}
+
+/// What it is to be made of.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub placement: &'a Placement,
+    /// The run that messages and sessions are counted in.
+    pub run: u32,
+    pub clock: Clock,
+    /// The ports of the listeners, in their order.
+    pub ports: &'a [Option<u16>],
+    /// How long a session without connection lasts at most.
+    pub expiry_s_max: u32,
+    /// Whether retained messages are kept.
+    pub retained: bool,
+}
+
+impl<'a> Database<'a> {
+    /// Reads all of a file.
+    pub fn read(bytes: &'a [u8]) -> Result<Database<'a>, Damage> {
+        let mut chunks = Chunks::new(bytes)?;
+        let version = chunks.version();
+        let (messages, clients, retained) = Default::default();
+        let mut db =
+            Database { version, at_end: false, messages, clients, retained, strays: [0; 2], nobodys: 0 };
+        let mut places: HashMap<&[u8], usize> = HashMap::new();
+        let (mut subscriptions, mut waiting) = (Vec::new(), Vec::new());
+        for chunk in &mut chunks {
+            let (at, chunk) = chunk?;
+            let damage = |what| Damage { at, what };
+            match chunk {
+                Chunk::Head(head) => db.at_end = head.at_end,
+                Chunk::Message(message) => {
+                    properties(message.properties).map_err(damage)?;
+                    if db.messages.insert(message.id, message).is_some() {
+                        return Err(damage("there is another message with the id of this one"));
+                    }
+                }
+                Chunk::ClientMessage(message) => {
+                    properties(message.properties).map_err(damage)?;
+                    waiting.push(message);
+                }
+                Chunk::Retained(id) => db.retained.push(id),
+                Chunk::Subscription(subscription) if subscription.id > VARINT_MAX => {
+                    return Err(damage("there is no such subscription identifier"));
+                }
+                Chunk::Subscription(subscription) => subscriptions.push(subscription),
+                Chunk::Client(client) => {
+                    if places.insert(client.client_id, db.clients.len()).is_some() {
+                        return Err(damage("there is another session of this client id"));
+                    }
+                    db.clients.push(Kept { client, subscriptions: Vec::new(), messages: Vec::new() });
+                }
+            }
+        }
+        let named: HashSet<u64> =
+            waiting.iter().map(|m| m.message).chain(db.retained.iter().copied()).collect();
+        db.nobodys = db.messages.keys().filter(|id| !named.contains(id)).count() as u64;
+        for subscription in subscriptions {
+            match places.get(subscription.client_id) {
+                Some(&place) => db.clients[place].subscriptions.push(subscription),
+                None => db.strays[0] += 1,
+            }
+        }
+        for message in waiting {
+            match places.get(message.client_id) {
+                Some(&place) => db.clients[place].messages.push(message),
+                None => db.strays[1] += 1,
+            }
+        }
+        Ok(db)
+    }
+
+    /// Says all of it as changes of an empty store.
+    pub fn translate<E>(
+        &self,
+        terms: &Terms<'_>,
+        put: impl FnMut(StoreOp) -> Result<(), E>,
+    ) -> Result<Summary, E> {
+        let summary = Summary::new(self.version, self.at_end);
+        let count = u64::from(terms.run) << 40;
+        let (bodies, forwards, scratch) = (HashMap::new(), [0; 2], Vec::new());
+        let mut work = Translator { db: self, terms, put, summary, count, bodies, forwards, scratch };
+        work.summary.skip_many(self.strays[0], "subscription", "their sessions are not in the file");
+        work.summary.skip_many(self.strays[1], "message", "the sessions they waited for are not in the file");
+        let mut users = Users::default();
+        for kept in &self.clients {
+            let username = users.owner(kept.client.username);
+            work.session(kept, username)?;
+        }
+        work.summary.unsure_owners = users.unsure;
+        self.retained.iter().try_for_each(|&id| work.retained(id))?;
+        work.summary.skip_many(
+            self.nobodys,
+            "message",
+            "nobody waits for them whose session mosquitto keeps",
+        );
+        Ok(work.summary)
+    }
+}
+
+/// Checks encoded properties with their length before them. Old mosquittos did not see to what only a client may get wrong.
+fn properties(bytes: &[u8]) -> Result<Properties<'_>, &'static str> {
+    const WRONG: &str = "its properties are not what MQTT 5.0 allows";
+    if bytes.is_empty() {
+        return Ok(Properties::EMPTY);
+    }
+    let (len, at) = read_varint(bytes).ok().flatten().ok_or(WRONG)?;
+    let rest = bytes.get(at..).filter(|rest| rest.len() == len as usize).ok_or(WRONG)?;
+    Properties::validate(rest, PropertyContext::Packet(PacketType::Publish)).map_err(|_| WRONG)
+}
+
+/// Who sessions belong to.
+///
+/// mosquitto before 2.0.18 writes something for a session without a user name that follows one with a name: that length in the
+/// wrong order of bytes with what happens to lie in memory behind the name, and for the next such session the name
+/// itself. Such names are none: whoever was bound to one could not connect any more.
+#[derive(Debug, Default)]
+struct Users<'a> {
+    /// The last name.
+    last: &'a [u8],
+    /// Whether what came after it was none.
+    stale: bool,
+    /// How many may or may not have had the last name.
+    unsure: u64,
+}
+
+impl<'a> Users<'a> {
+    fn owner(&mut self, username: &'a [u8]) -> Option<&'a str> {
+        if username.contains(&0) {
+            self.stale = true;
+            return None;
+        }
+        let stale = std::mem::take(&mut self.stale) && username == self.last;
+        if stale {
+            self.unsure += 1;
+            return None;
+        }
+        self.last = username;
+        std::str::from_utf8(username).ok().filter(|name| !name.is_empty())
+    }
+}
+
+struct Translator<'d, 'a, F> {
+    db: &'d Database<'a>,
+    terms: &'d Terms<'d>,
+    put: F,
+    summary: Summary,
+    /// The last message or session.
+    count: u64,
+    /// What became of messages that were asked for.
+    bodies: HashMap<u64, Result<Body, &'static str>>,
+    /// How many messages are to be delivered, and to be retained.
+    forwards: [u64; 2],
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Body {
+    message: Message,
+    expired: bool,
+}
+
+const NOT_THERE: &str = "they are not in the file; mosquitto leaves some of $SYS out";
+const EXPIRED: &str = "they had expired";
+const BAD_TOPIC: &str = "their topic names are not valid";
+
+impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
+    fn put(&mut self, op: StoreOp) -> Result<(), E> {
+        (self.put)(op)
+    }
+
+    fn next(&mut self) -> MessageId {
+        self.count += 1;
+        MessageId { origin: 0, count: self.count }
+    }
+
+    fn wall_s(&self) -> i64 {
+        (self.terms.clock.wall_us / 1_000_000) as i64
+    }
+
+    /// The moment that is so many seconds after 1970; now if it has passed.
+    fn moment(&self, wall_s: i64) -> Instant {
+        let left_us = u64::try_from(wall_s).unwrap_or(0).saturating_mul(1_000_000);
+        self.terms.clock.now + Duration::from_micros(left_us.saturating_sub(self.terms.clock.wall_us))
+    }
+
+    fn slot(&self, name: &str) -> u16 {
+        self.terms.placement.slot(name.as_bytes()) as u16
+    }
+
+    fn session(&mut self, kept: &Kept<'a>, username: Option<&str>) -> Result<(), E> {
+        let Kept { client, subscriptions, messages } = kept;
+        let why = match std::str::from_utf8(client.client_id) {
+            Err(_) => "their client ids are not UTF-8",
+            Ok(id) if id.is_empty() || id.contains('\0') => "their client ids are not valid",
+            Ok(client_id) => match self.expiry(client) {
+                Some((expiry_s, expires_at)) => {
+                    let name = self.next();
+                    let id = SessionId { slot: self.slot(client_id), origin: name.origin, count: name.count };
+                    let listener = self.terms.ports.iter().position(|p| *p == Some(client.listener_port));
+                    let state = Box::new(SessionState {
+                        client_id: client_id.into(),
+                        username: username.map(Box::from),
+                        listener: listener.unwrap_or(0) as u16,
+                        expiry_s,
+                        expires_at,
+                        will: None,
+                        will_at: Instant::NEVER,
+                    });
+                    self.put(StoreOp::Session { id, state })?;
+                    self.summary.sessions += 1;
+                    self.summary.local += u64::from(client_id.starts_with("local."));
+                    self.subscriptions(id, subscriptions)?;
+                    return self.messages(id, messages);
+                }
+                None => EXPIRED,
+            },
+        };
+        self.summary.skip("session", why);
+        self.summary.skip_many(subscriptions.len() as u64, "subscription", "their sessions are not taken");
+        // What the client has sent is no matter of its own session: others wait for it.
+        let waiting = messages.iter().filter(|m| m.outgoing).count() as u64;
+        self.summary.skip_many(waiting, "message", "the sessions they waited for are not taken");
+        let mut received = messages.iter().filter(|m| !m.outgoing && m.qos == 2);
+        received.try_for_each(|m| self.deliver(m.message))
+    }
+
+    /// How long a session lasts without connection, and when it ends; `None` if it has ended.
+    fn expiry(&self, client: &Client<'_>) -> Option<(u32, Instant)> {
+        let wall_s = self.wall_s();
+        let expiry_s = client.expiry_s.unwrap_or(u32::MAX).min(self.terms.expiry_s_max);
+        if expiry_s == 0 {
+            return None;
+        }
+        if expiry_s == u32::MAX {
+            return Some((expiry_s, Instant::NEVER));
+        }
+        let gone_at = if client.gone_at > 0 { client.gone_at.min(wall_s) } else { wall_s };
+        let latest = gone_at.saturating_add(expiry_s.into());
+        let said = Some(client.expires_at).filter(|at| *at > 0);
+        let at = said.map_or(latest, |said| said.min(latest));
+        (at > wall_s).then(|| (expiry_s, self.moment(at)))
+    }
+
+    fn subscriptions(&mut self, id: SessionId, subscriptions: &[Subscription<'a>]) -> Result<(), E> {
+        let mut shares = 0;
+        for subscription in subscriptions {
+            let filter = std::str::from_utf8(subscription.filter).ok();
+            let Some(filter) = filter.and_then(|filter| TopicFilter::parse(filter).ok()) else {
+                self.summary.skip("subscription", "their topic filters are not valid");
+                continue;
+            };
+            let shared = filter.share().is_some();
+            shares += u32::from(shared);
+            let options = SubscribeOptions {
+                // [MQTT-3.8.3-4]
+                no_local: subscription.options & 4 != 0 && !shared,
+                retain_as_published: subscription.options & 8 != 0,
+                ..SubscribeOptions::new(qos(subscription.qos))
+            };
+            let share = if shared { shares } else { 0 };
+            let subscription = StoredSubscription { options, id: subscription.id, share };
+            self.put(StoreOp::Subscribe { id, filter: filter.as_str().into(), subscription })?;
+            self.summary.subscriptions += 1;
+        }
+        Ok(())
+    }
+
+    fn messages(&mut self, id: SessionId, messages: &[ClientMessage<'a>]) -> Result<(), E> {
+        let mut received = HashSet::new();
+        for message in messages.iter().filter(|m| !m.outgoing) {
+            if message.qos < 2 {
+                self.summary.skip(
+                    "message",
+                    "they were being received with QoS 0 or 1: their clients send them again",
+                );
+            } else if message.state != state::RESEND_PUBCOMP {
+                if message.packet_id > 0 && received.insert(message.packet_id) {
+                    self.put(StoreOp::Received { id, packet_id: message.packet_id })?;
+                }
+                self.deliver(message.message)?;
+            }
+        }
+        let unknown = |m: &ClientMessage<'_>| m.state <= state::PUBLISH_QOS_0 || m.state == state::QUEUED;
+        // What is in flight comes first, whatever the file says.
+        let outgoing = || messages.iter().filter(|m| m.outgoing);
+        let (mut seq, mut used) = (0, HashSet::new());
+        for message in outgoing().filter(|m| !unknown(m)).chain(outgoing().filter(|m| unknown(m))) {
+            if message.qos == 0 {
+                self.summary.skip(
+                    "message",
+                    "they have QoS 0, and hikyaku keeps none of those for clients that are away",
+                );
+                continue;
+            }
+            let in_flight = !unknown(message) && message.packet_id > 0 && used.insert(message.packet_id);
+            let packet_id = message.packet_id;
+            if in_flight && matches!(message.state, state::RESEND_PUBREL | state::WAIT_FOR_PUBCOMP) {
+                seq += 1;
+                self.put(StoreOp::Released { id, seq, packet_id, body: BodyId::default() })?;
+                self.summary.in_flight += 1;
+                continue;
+            }
+            let body = match self.body(message.message) {
+                // One that was sent before never expires [MQTT-4.3.3-7].
+                Ok(body) if in_flight || !body.expired => body,
+                Ok(_) => {
+                    self.summary.skip("message", EXPIRED);
+                    continue;
+                }
+                Err(why) => {
+                    self.summary.skip("message", why);
+                    continue;
+                }
+            };
+            seq += 1;
+            let mut ids = SubscriptionIds::None;
+            let sent = properties(message.properties).unwrap_or_default();
+            sent.subscription_identifiers().for_each(|id| ids.push(id));
+            let (qos, retain) = (qos(message.qos), message.retain);
+            let delivery = Delivery { message: body.message, qos, retain, ids, share: 0, seq };
+            self.put(StoreOp::Enqueue { id, delivery })?;
+            if in_flight {
+                self.put(StoreOp::Sent { id, seq, packet_id })?;
+                self.summary.in_flight += 1;
+            } else {
+                self.summary.queued += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a message delivered by the next start.
+    fn deliver(&mut self, id: u64) -> Result<(), E> {
+        let message = match self.body(id) {
+            Ok(Body { message, expired: false }) => message,
+            Ok(_) => {
+                self.summary.skip("message", EXPIRED);
+                return Ok(());
+            }
+            Err(why) => {
+                self.summary.skip("message", why);
+                return Ok(());
+            }
+        };
+        self.summary.received += 1;
+        if message.retain() {
+            self.forwards[1] += 1;
+            let (link, number): ((ShardId, ShardId), _) = ((0, RETAINED), self.forwards[1]);
+            self.put(StoreOp::Forward { link, number, message: message.clone(), share: None })?;
+        }
+        self.forwards[0] += 1;
+        let number = self.forwards[0];
+        self.put(StoreOp::Forward { link: (0, 0), number, message, share: None })
+    }
+
+    fn retained(&mut self, id: u64) -> Result<(), E> {
+        if !self.terms.retained {
+            self.summary.skip("retained message", "'retained_persistence false' is configured");
+            return Ok(());
+        }
+        let why = match self.body(id) {
+            Ok(body) if body.expired => EXPIRED,
+            Ok(body) if body.message.payload().is_empty() || body.message.topic().starts_with("$SYS/") => {
+                "they are none that a broker retains"
+            }
+            Ok(Body { message, .. }) => {
+                let slot = self.slot(message.topic());
+                self.summary.retained += 1;
+                return self.put(StoreOp::Retain { slot, message });
+            }
+            Err(why) => why,
+        };
+        self.summary.skip("retained message", why);
+        Ok(())
+    }
+
+    /// A message, made when it is first asked for.
+    fn body(&mut self, id: u64) -> Result<Body, &'static str> {
+        if let Some(Ok(body)) = self.bodies.get(&id) {
+            return Ok(body.clone());
+        }
+        let body = match self.db.messages.get(&id) {
+            Some(stored) => self.make(stored),
+            None => return Err(NOT_THERE),
+        };
+        self.bodies.insert(id, body.clone());
+        body
+    }
+
+    fn make(&mut self, stored: &StoredMessage<'a>) -> Result<Body, &'static str> {
+        let topic = std::str::from_utf8(stored.topic).map_err(|_| BAD_TOPIC)?;
+        TopicName::parse(topic).map_err(|_| BAD_TOPIC)?;
+        let mut forward = Vec::new();
+        let mut expires_at = stored.expires_at;
+        for property in properties(stored.properties).unwrap_or_default().iter() {
+            match property {
+                Property::TopicAlias(_) | Property::SubscriptionIdentifier(_) => {}
+                Property::MessageExpiryInterval(_) => {}
+                other => drop(other.encode(&mut forward)),
+            }
+        }
+        let expired = expires_at > 0 && expires_at <= self.wall_s();
+        if expires_at == 0 {
+            expires_at = i64::MAX;
+        }
+        let publication = Publication {
+            topic,
+            qos: qos(stored.qos),
+            retain: stored.retain,
+            properties: &forward,
+            payload: stored.payload,
+            expires_at: if expires_at == i64::MAX { Instant::NEVER } else { self.moment(expires_at) },
+            id: self.next(),
+        };
+        let message = publication.to_message(&mut self.scratch);
+        // One very large message need not keep its memory.
+        self.scratch.shrink_to(1 << 20);
+        Ok(Body { message, expired })
+    }
+}
+
+fn qos(bits: u8) -> QoS {
+    QoS::from_u8(bits).unwrap_or(QoS::ExactlyOnce)
+}
