@@ -29,8 +29,8 @@ pub(super) struct Database<'a> {
     retained: Vec<u64>,
     /// Subscriptions and messages of sessions that are not there.
     strays: [u64; 2],
-    /// Messages that nobody waits for.
-    nobodys: u64,
+    /// How often each message is named.
+    named: HashMap<u64, u32>,
 }
 
 /// A session with all that is its own.
@@ -62,8 +62,15 @@ impl<'a> Database<'a> {
         let mut chunks = Chunks::new(bytes)?;
         let version = chunks.version();
         let (messages, clients, retained) = Default::default();
-        let mut db =
-            Database { version, at_end: false, messages, clients, retained, strays: [0; 2], nobodys: 0 };
+        let mut db = Database {
+            version,
+            at_end: false,
+            messages,
+            clients,
+            retained,
+            strays: [0; 2],
+            named: HashMap::new(),
+        };
         let mut places: HashMap<&[u8], usize> = HashMap::new();
         let (mut subscriptions, mut waiting) = (Vec::new(), Vec::new());
         for chunk in &mut chunks {
@@ -94,9 +101,9 @@ impl<'a> Database<'a> {
                 }
             }
         }
-        let named: HashSet<u64> =
-            waiting.iter().map(|m| m.message).chain(db.retained.iter().copied()).collect();
-        db.nobodys = db.messages.keys().filter(|id| !named.contains(id)).count() as u64;
+        for id in waiting.iter().map(|m| m.message).chain(db.retained.iter().copied()) {
+            *db.named.entry(id).or_default() += 1;
+        }
         for subscription in subscriptions {
             match places.get(subscription.client_id) {
                 Some(&place) => db.clients[place].subscriptions.push(subscription),
@@ -131,11 +138,8 @@ impl<'a> Database<'a> {
         }
         work.summary.unsure_owners = users.unsure;
         self.retained.iter().try_for_each(|&id| work.retained(id))?;
-        work.summary.skip_many(
-            self.nobodys,
-            "message",
-            "nobody waits for them whose session mosquitto keeps",
-        );
+        let nobodys = self.messages.keys().filter(|id| !self.named.contains_key(id)).count() as u64;
+        work.summary.skip_many(nobodys, "message", "nobody waits for them whose session mosquitto keeps");
         Ok(work.summary)
     }
 }
@@ -189,8 +193,8 @@ struct Translator<'d, 'a, F> {
     summary: Summary,
     /// The last message or session.
     count: u64,
-    /// What became of messages that were asked for.
-    bodies: HashMap<u64, Result<Body, &'static str>>,
+    /// Messages that are named several times, once they were asked for.
+    bodies: HashMap<u64, Body>,
     /// How many messages are to be delivered, and to be retained.
     forwards: [u64; 2],
     scratch: Vec<u8>,
@@ -419,15 +423,14 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
 
     /// A message, made when it is first asked for.
     fn body(&mut self, id: u64) -> Result<Body, &'static str> {
-        if let Some(Ok(body)) = self.bodies.get(&id) {
+        if let Some(body) = self.bodies.get(&id) {
             return Ok(body.clone());
         }
-        let body = match self.db.messages.get(&id) {
-            Some(stored) => self.make(stored),
-            None => return Err(NOT_THERE),
-        };
-        self.bodies.insert(id, body.clone());
-        body
+        let body = self.make(self.db.messages.get(&id).ok_or(NOT_THERE)?)?;
+        if self.db.named.get(&id).is_some_and(|n| *n > 1) {
+            self.bodies.insert(id, body.clone());
+        }
+        Ok(body)
     }
 
     fn make(&mut self, stored: &StoredMessage<'a>) -> Result<Body, &'static str> {

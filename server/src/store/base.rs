@@ -3,7 +3,8 @@
 use super::layer::{Key, Layer};
 use hikyaku_proto::broker::store::record::FORMAT;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, TableDefinition,
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, Table, TableDefinition,
+    WriteTransaction,
 };
 use std::fmt::Display;
 use std::io;
@@ -121,24 +122,38 @@ impl Base {
     /// Makes changes, of which `damaged` is moved aside, and writes down what is known of the whole. Returns when all of it is
     /// on disk.
     pub fn commit(&self, changes: &Layer, damaged: &[Key], meta: Meta) -> Result<()> {
+        self.commit_with(meta, |commit| {
+            let mut records = commit.open_table(RECORDS)?;
+            change(&mut records, changes)?;
+            let mut aside = commit.open_table(DAMAGED)?;
+            for key in damaged {
+                if let Some(value) = records.remove(&key[..])? {
+                    aside.insert(&key[..], value.value())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes all changes that `say` gives to its argument, layer after layer, in one step: more than memory may hold.
+    pub fn commit_layers<T>(
+        &self,
+        meta: Meta,
+        say: impl FnOnce(&mut dyn FnMut(&Layer) -> Result<()>) -> Result<T>,
+    ) -> Result<T> {
+        self.commit_with(meta, |commit| {
+            let mut records = commit.open_table(RECORDS)?;
+            say(&mut |layer| change(&mut records, layer))
+        })
+    }
+
+    fn commit_with<T>(&self, meta: Meta, work: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
         self.with(|db| {
             let mut commit = db.begin_write()?;
             // An open after a crash need not walk through everything, nor refuse all of it for one flipped bit.
             commit.set_quick_repair(true);
+            let done = work(&commit)?;
             {
-                let mut records = commit.open_table(RECORDS)?;
-                for (key, change) in changes.iter() {
-                    match &change.value {
-                        Some(value) => drop(records.insert(&key[..], &value[..])?),
-                        None => drop(records.remove(&key[..])?),
-                    }
-                }
-                let mut aside = commit.open_table(DAMAGED)?;
-                for key in damaged {
-                    if let Some(value) = records.remove(&key[..])? {
-                        aside.insert(&key[..], value.value())?;
-                    }
-                }
                 let mut table = commit.open_table(META)?;
                 table.insert("format", u64::from(FORMAT))?;
                 table.insert("run", u64::from(meta.run))?;
@@ -147,7 +162,7 @@ impl Base {
                 table.insert("segment", meta.segment)?;
             }
             commit.commit()?;
-            Ok(())
+            Ok(done)
         })
     }
 
@@ -181,6 +196,16 @@ impl Base {
             Ok(passes > 0)
         })
     }
+}
+
+fn change(records: &mut Table<'_, &[u8], &[u8]>, changes: &Layer) -> Result<()> {
+    for (key, change) in changes.iter() {
+        match &change.value {
+            Some(value) => drop(records.insert(&key[..], &value[..])?),
+            None => drop(records.remove(&key[..])?),
+        }
+    }
+    Ok(())
 }
 
 /// The value of a key.

@@ -1,14 +1,17 @@
 //! An empty store that gets all it is to hold in one step.
 
 use super::base::{BaseError, Meta};
-use super::layer::Key;
-use super::view::View;
+use super::layer::{Key, Layer};
 use super::{DIRECTORY, Opened, StoreError, journal};
 use crate::config::PersistenceSettings;
 use hikyaku_proto::broker::store::StoreOp;
 use hikyaku_proto::broker::store::record::Clock;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What is held in memory of the changes.
+const GROUP_BYTES: usize = 4 << 20;
 
 impl Opened {
     /// Where the store is.
@@ -38,7 +41,7 @@ impl Opened {
     pub(crate) fn fill<T>(
         self,
         clock: Clock,
-        say: impl FnOnce(&mut dyn FnMut(StoreOp) -> Result<(), StoreError>) -> Result<T, StoreError>,
+        say: impl FnOnce(&mut dyn FnMut(StoreOp) -> Result<(), FillError>) -> Result<T, FillError>,
     ) -> Result<T, StoreError> {
         let run = self.run();
         let Opened { path, lock, mut fold, before, segments, .. } = self;
@@ -50,14 +53,27 @@ impl Opened {
             ControlFlow::Continue(())
         });
         found.map_err(wrong)?;
+        fold.view.recent = Layer::default();
         old.into_iter().for_each(|key| fold.remove(key));
-        let said = say(&mut |op| fold.apply(&op, clock).map(drop).map_err(wrong))?;
+        fold.view.forget_reader();
         let segment = segments.last().map_or(before.segment, |last| last + 1);
         let meta = Meta { run, placement: before.placement, shards: 1, segment };
-        let View { group, mut recent, base, .. } = fold.view;
-        let mut group = group;
-        recent.absorb(&mut group);
-        base.commit(&recent, &[], meta).map_err(wrong)?;
+        let base = Arc::clone(&fold.view.base);
+        // What has left the group is not seen any more: of a message that is named again the body is written again.
+        let said = base.commit_layers(meta, |commit| {
+            let mut apply = |op| {
+                fold.apply(&op, clock).map_err(FillError)?;
+                if fold.view.group.bytes() > GROUP_BYTES {
+                    commit(&std::mem::take(&mut fold.view.group)).map_err(FillError)?;
+                }
+                Ok(())
+            };
+            let said = say(&mut apply).map_err(|FillError(e)| e)?;
+            commit(&fold.view.group)?;
+            Ok(said)
+        });
+        let said = said.map_err(wrong)?;
+        fold.view.forget_reader();
         base.close();
         for segment in segments {
             // The next start would do so, too.
@@ -67,3 +83,7 @@ impl Opened {
         Ok(said)
     }
 }
+
+/// Why a change cannot be made; to be handed back.
+#[derive(Debug)]
+pub(crate) struct FillError(BaseError);

@@ -8,6 +8,7 @@ mod auth;
 mod browser;
 mod command_line;
 mod connections;
+mod import;
 mod mosquitto;
 mod mqttjs;
 mod paho;
