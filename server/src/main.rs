@@ -314,7 +314,7 @@ fn import(run: &Run, file: &Path) -> Result<String, Failure> {
     let summary = db.import(&settings).map_err(|e| error(e.to_string()))?;
     let mut text = summary.to_string();
     if run.config.is_none() {
-        text += "Note: a broker uses this with a configuration alone, and 'persistence true' in it.\n";
+        text += "Note: only a broker with a configuration that says 'persistence true' uses this.\n";
     }
     let lines = text.lines().map(|line| logger::visible(line).into_owned() + "\n");
     Ok(lines.collect())

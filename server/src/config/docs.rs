@@ -49,10 +49,19 @@ Of mosquitto's topics below `$SYS` there are all but `$SYS/broker/heap/…` and 
 5. The unit lets it write to `/var/lib/hikyaku`, `/var/log/hikyaku` and `/run/hikyaku` only, and hides `/home`. So write `log_dest file
    /var/log/hikyaku/hikyaku.log` instead of a path below `/var/log/mosquitto`, and no `pid_file`, which systemd does not need (or one in `/run/hikyaku`). The same goes for
    unix sockets.
-6. `systemctl restart hikyaku`, and look whether your clients are there: `journalctl -u hikyaku`.
+6. Take over what mosquitto kept, while neither runs: `systemctl stop hikyaku`, and then
+   `sudo hikyaku -c /etc/hikyaku/hikyaku.conf --import-mosquitto-db /var/lib/mosquitto/mosquitto.db`.
+7. `systemctl restart hikyaku`, and look whether your clients are there: `journalctl -u hikyaku`.
 
-Retained messages and sessions in mosquitto's database (`mosquitto.db`) are not taken over. To take retained messages with you, let a client that is
-connected to both publish them again: `mosquitto_sub -h OLD -t '#' -F '%t' --retained-only -W 3` shows which there are.
+`--import-mosquitto-db` needs an empty store, and `persistence true`. It takes sessions with their subscriptions, queued messages, messages in
+flight with their packet ids, QoS 2 both ways, retained messages, and what is left of expiry intervals, from mosquitto 1.0 to 2.1 (formats 2 to
+6 of the file); a QoS 2 message that mosquitto had received and not passed on is delivered at the next start. It says what it took, what it did not
+take, and why: what has expired, QoS 0 messages, `$SYS`. All of it is taken in one step, or nothing, and the file is not changed. A damaged one is
+refused, with the byte at which it makes no sense; but it has no checksum, and one that was cut between two entries looks whole.
+
+Not in the file, so lost with mosquitto as well: wills, and shared subscriptions of 1.6 and later. A file of 1.6.10 or before does not name
+the users that sessions belong to; one of 1.6.11 to 2.0.15 names wrong ones where some clients have no user name, which are left out. Such a session
+is for the first client that comes with its id. Sessions of bridges (`local.…`) are taken like others. What the SQLite plugin of mosquitto 2.1 keeps is not read.
 
 This file is written from the table the parser uses; a test keeps it current.
 ";

@@ -82,13 +82,13 @@ impl fmt::Display for Summary {
         if self.version < 6 && self.sessions > 0 {
             writeln!(
                 f,
-                "Note: a file of mosquitto 1.6.9 or before does not name users: a session is for the first client of its id."
+                "Note: a file of mosquitto 1.6.10 or before does not name users: a session is for the first client of its id."
             )?;
         }
         if self.unsure_owners > 0 {
             writeln!(
                 f,
-                "Note: a fault of mosquitto before 2.0.18 hides whose {} may be: each is for the first client of its id.",
+                "Note: a fault of mosquitto before 2.0.16 hides whose {} may be: each is for the first client of its id.",
                 Count(self.unsure_owners, "session")
             )?;
         }

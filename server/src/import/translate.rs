@@ -157,7 +157,7 @@ fn properties(bytes: &[u8]) -> Result<Properties<'_>, &'static str> {
 
 /// Who sessions belong to.
 ///
-/// mosquitto before 2.0.18 writes something for a session without a user name that follows one with a name: that length in the
+/// mosquitto 1.6.11 to 2.0.15 writes something for a session without a user name that follows one with a name: that length in the
 /// wrong order of bytes with what happens to lie in memory behind the name, and for the next such session the name
 /// itself. Such names are none: whoever was bound to one could not connect any more.
 #[derive(Debug, Default)]
