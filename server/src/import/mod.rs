@@ -111,6 +111,7 @@ fn fill(database: &Database<'_>, settings: &Settings, now: record::Clock) -> Res
         ports: &ports,
         expiry_s_max: settings.core.max_session_expiry_s,
         retained: settings.persistence.retained,
+        separators_max: settings.core.max_topic_separators,
     };
     Ok(opened.fill(now, |put| database.translate(&terms, put))?)
 }

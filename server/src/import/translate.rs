@@ -15,7 +15,7 @@ use hikyaku_proto::codec::{
 use hikyaku_proto::message::{Message, MessageId, Publication};
 use hikyaku_proto::session::{Delivery, SubscriptionIds};
 use hikyaku_proto::time::Instant;
-use hikyaku_proto::topic::{TopicFilter, TopicName};
+use hikyaku_proto::topic::{TopicFilter, TopicName, separators};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub(super) struct Terms<'a> {
     pub expiry_s_max: u32,
     /// Whether retained messages are kept.
     pub retained: bool,
+    /// How many separators a topic may have.
+    pub separators_max: u16,
 }
 
 impl<'a> Database<'a> {
@@ -73,19 +75,20 @@ impl<'a> Database<'a> {
         };
         let mut places: HashMap<&[u8], usize> = HashMap::new();
         let (mut subscriptions, mut waiting) = (Vec::new(), Vec::new());
+        const LENGTH: &str = "the length of its properties is wrong";
         for chunk in &mut chunks {
             let (at, chunk) = chunk?;
             let damage = |what| Damage { at, what };
             match chunk {
                 Chunk::Head(head) => db.at_end = head.at_end,
                 Chunk::Message(message) => {
-                    properties(message.properties).map_err(damage)?;
+                    encoded(message.properties).ok_or(damage(LENGTH))?;
                     if db.messages.insert(message.id, message).is_some() {
                         return Err(damage("there is another message with the id of this one"));
                     }
                 }
                 Chunk::ClientMessage(message) => {
-                    properties(message.properties).map_err(damage)?;
+                    encoded(message.properties).ok_or(damage(LENGTH))?;
                     waiting.push(message);
                 }
                 Chunk::Retained(id) => db.retained.push(id),
@@ -129,8 +132,8 @@ impl<'a> Database<'a> {
         let count = u64::from(terms.run) << 40;
         let (bodies, forwards, scratch) = (HashMap::new(), [0; 2], Vec::new());
         let mut work = Translator { db: self, terms, put, summary, count, bodies, forwards, scratch };
-        work.summary.skip_many(self.strays[0], "subscription", "their sessions are not in the file");
-        work.summary.skip_many(self.strays[1], "message", "the sessions they waited for are not in the file");
+        work.summary.skip_many(self.strays[0], "subscription", "of a session that is not in the file");
+        work.summary.skip_many(self.strays[1], "message", "of a session that is not in the file");
         let mut users = Users::default();
         for kept in &self.clients {
             let username = users.owner(kept.client.username);
@@ -139,20 +142,23 @@ impl<'a> Database<'a> {
         work.summary.unsure_owners = users.unsure;
         self.retained.iter().try_for_each(|&id| work.retained(id))?;
         let nobodys = self.messages.keys().filter(|id| !self.named.contains_key(id)).count() as u64;
-        work.summary.skip_many(nobodys, "message", "nobody waits for them whose session mosquitto keeps");
+        work.summary.skip_many(nobodys, "message", "for nobody whose session mosquitto keeps");
         Ok(work.summary)
     }
 }
 
-/// Checks encoded properties with their length before them. Old mosquittos did not see to what only a client may get wrong.
-fn properties(bytes: &[u8]) -> Result<Properties<'_>, &'static str> {
-    const WRONG: &str = "its properties are not what MQTT 5.0 allows";
+/// Takes the length off encoded properties. What they say is for [`properties`] to look at.
+fn encoded(bytes: &[u8]) -> Option<&[u8]> {
     if bytes.is_empty() {
-        return Ok(Properties::EMPTY);
+        return Some(bytes);
     }
-    let (len, at) = read_varint(bytes).ok().flatten().ok_or(WRONG)?;
-    let rest = bytes.get(at..).filter(|rest| rest.len() == len as usize).ok_or(WRONG)?;
-    Properties::validate(rest, PropertyContext::Packet(PacketType::Publish)).map_err(|_| WRONG)
+    let (len, at) = read_varint(bytes).ok()??;
+    bytes.get(at..).filter(|rest| rest.len() == len as usize)
+}
+
+/// Reads properties with their length before them; `None` if they are not what we let in, which is less than what mosquitto does.
+fn properties(bytes: &[u8]) -> Option<Properties<'_>> {
+    Properties::validate(encoded(bytes)?, PropertyContext::Packet(PacketType::Publish)).ok()
 }
 
 /// Who sessions belong to.
@@ -206,9 +212,10 @@ struct Body {
     expired: bool,
 }
 
-const NOT_THERE: &str = "they are not in the file; mosquitto leaves some of $SYS out";
-const EXPIRED: &str = "they had expired";
-const BAD_TOPIC: &str = "their topic names are not valid";
+const NOT_THERE: &str = "not in the file (mosquitto leaves some of $SYS out)";
+const EXPIRED: &str = "expired";
+const BAD_TOPIC: &str = "topic name not valid";
+const BAD_PROPERTIES: &str = "properties not valid";
 
 impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
     fn put(&mut self, op: StoreOp) -> Result<(), E> {
@@ -230,6 +237,10 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         self.terms.clock.now + Duration::from_micros(left_us.saturating_sub(self.terms.clock.wall_us))
     }
 
+    fn is_deep(&self, topic: &str) -> bool {
+        separators(topic) > self.terms.separators_max.into()
+    }
+
     fn slot(&self, name: &str) -> u16 {
         self.terms.placement.slot(name.as_bytes()) as u16
     }
@@ -237,8 +248,8 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
     fn session(&mut self, kept: &Kept<'a>, username: Option<&str>) -> Result<(), E> {
         let Kept { client, subscriptions, messages } = kept;
         let why = match std::str::from_utf8(client.client_id) {
-            Err(_) => "their client ids are not UTF-8",
-            Ok(id) if id.is_empty() || id.contains('\0') => "their client ids are not valid",
+            Err(_) => "client id not valid",
+            Ok(id) if id.is_empty() || id.chars().any(char::is_control) => "client id not valid",
             Ok(client_id) => match self.expiry(client) {
                 Some((expiry_s, expires_at)) => {
                     let name = self.next();
@@ -263,10 +274,10 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
             },
         };
         self.summary.skip("session", why);
-        self.summary.skip_many(subscriptions.len() as u64, "subscription", "their sessions are not taken");
+        self.summary.skip_many(subscriptions.len() as u64, "subscription", "of a session that is not taken");
         // What the client has sent is no matter of its own session: others wait for it.
         let waiting = messages.iter().filter(|m| m.outgoing).count() as u64;
-        self.summary.skip_many(waiting, "message", "the sessions they waited for are not taken");
+        self.summary.skip_many(waiting, "message", "of a session that is not taken");
         let mut received = messages.iter().filter(|m| !m.outgoing && m.qos == 2);
         received.try_for_each(|m| self.deliver(m.message))
     }
@@ -292,8 +303,9 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         let mut shares = 0;
         for subscription in subscriptions {
             let filter = std::str::from_utf8(subscription.filter).ok();
-            let Some(filter) = filter.and_then(|filter| TopicFilter::parse(filter).ok()) else {
-                self.summary.skip("subscription", "their topic filters are not valid");
+            let filter = filter.and_then(|filter| TopicFilter::parse(filter).ok());
+            let Some(filter) = filter.filter(|filter| !self.is_deep(filter.as_str())) else {
+                self.summary.skip("subscription", "topic filter not valid");
                 continue;
             };
             let shared = filter.share().is_some();
@@ -316,10 +328,7 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         let mut received = HashSet::new();
         for message in messages.iter().filter(|m| !m.outgoing) {
             if message.qos < 2 {
-                self.summary.skip(
-                    "message",
-                    "they were being received with QoS 0 or 1: their clients send them again",
-                );
+                self.summary.skip("message", "not acknowledged to its sender, which sends it again");
             } else if message.state != state::RESEND_PUBCOMP {
                 if message.packet_id > 0 && received.insert(message.packet_id) {
                     self.put(StoreOp::Received { id, packet_id: message.packet_id })?;
@@ -333,10 +342,7 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         let (mut seq, mut used) = (0, HashSet::new());
         for message in outgoing().filter(|m| !unknown(m)).chain(outgoing().filter(|m| unknown(m))) {
             if message.qos == 0 {
-                self.summary.skip(
-                    "message",
-                    "they have QoS 0, and hikyaku keeps none of those for clients that are away",
-                );
+                self.summary.skip("message", "QoS 0, of which hikyaku keeps none for clients that are away");
                 continue;
             }
             let in_flight = !unknown(message) && message.packet_id > 0 && used.insert(message.packet_id);
@@ -408,7 +414,7 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         let why = match self.body(id) {
             Ok(body) if body.expired => EXPIRED,
             Ok(body) if body.message.payload().is_empty() || body.message.topic().starts_with("$SYS/") => {
-                "they are none that a broker retains"
+                "nothing that a broker retains"
             }
             Ok(Body { message, .. }) => {
                 let slot = self.slot(message.topic());
@@ -436,26 +442,27 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
     fn make(&mut self, stored: &StoredMessage<'a>) -> Result<Body, &'static str> {
         let topic = std::str::from_utf8(stored.topic).map_err(|_| BAD_TOPIC)?;
         TopicName::parse(topic).map_err(|_| BAD_TOPIC)?;
+        if self.is_deep(topic) {
+            return Err(BAD_TOPIC);
+        }
         let mut forward = Vec::new();
-        let mut expires_at = stored.expires_at;
-        for property in properties(stored.properties).unwrap_or_default().iter() {
+        for property in properties(stored.properties).ok_or(BAD_PROPERTIES)?.iter() {
             match property {
-                Property::TopicAlias(_) | Property::SubscriptionIdentifier(_) => {}
-                Property::MessageExpiryInterval(_) => {}
+                Property::TopicAlias(_)
+                | Property::SubscriptionIdentifier(_)
+                | Property::MessageExpiryInterval(_) => {}
                 other => drop(other.encode(&mut forward)),
             }
         }
-        let expired = expires_at > 0 && expires_at <= self.wall_s();
-        if expires_at == 0 {
-            expires_at = i64::MAX;
-        }
+        let expires_at = Some(stored.expires_at).filter(|at| *at > 0);
+        let expired = expires_at.is_some_and(|at| at <= self.wall_s());
         let publication = Publication {
             topic,
             qos: qos(stored.qos),
             retain: stored.retain,
             properties: &forward,
             payload: stored.payload,
-            expires_at: if expires_at == i64::MAX { Instant::NEVER } else { self.moment(expires_at) },
+            expires_at: expires_at.map_or(Instant::NEVER, |at| self.moment(at)),
             id: self.next(),
         };
         let message = publication.to_message(&mut self.scratch);
