@@ -4,6 +4,7 @@
 //! transport and wakes this one; when the client has been closed meanwhile, nobody takes it.
 
 use crate::authentication::Method;
+use crate::link::Link;
 use crate::packets::Packets;
 use crate::state::{Inner, State, Status};
 use crate::transport::{Route, Transport, open};
@@ -12,7 +13,7 @@ use hikyaku_proto::client::Options;
 use log::{debug, info};
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -21,16 +22,6 @@ const WAKE: Token = Token(0);
 const TRANSPORT: Token = Token(1);
 /// How many reads a turn does before others get the lock.
 const READS: usize = 16;
-
-struct Link {
-    transport: Transport,
-    /// What the poll said and a call has not yet denied.
-    readable: bool,
-    writable: bool,
-    /// The layers of the transport keep bytes.
-    unflushed: bool,
-    packets: Option<Packets>,
-}
 
 enum Way {
     /// The next try comes later.
@@ -101,8 +92,7 @@ impl Driver {
             }
             for event in events.iter().filter(|event| event.token() == TRANSPORT) {
                 if let Way::Up(link) = &mut self.way {
-                    link.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-                    link.writable |= event.is_writable() || event.is_write_closed();
+                    link.note(event);
                 }
             }
         }
@@ -154,7 +144,7 @@ impl Driver {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(transport.source(), TRANSPORT, interest)?;
         let packets = Packets::if_wanted(self.inner.lock().client.options());
-        Ok(Box::new(Link { transport, readable: true, writable: true, unflushed: false, packets }))
+        Ok(Box::new(Link::new(transport, packets)))
     }
 
     fn on_failed(&mut self, error: io::Error) {
@@ -201,9 +191,10 @@ impl Driver {
             state.client.not_reading(now);
         }
         state.client.handle_timeout(now);
-        let result = link.read(&self.inner, state, &mut self.buffer).and_then(|()| link.write(state));
+        let result =
+            link.read(&self.inner, state, &mut self.buffer).and_then(|()| link.write(&mut state.client));
         state.take_events(now);
-        let result = result.and_then(|()| link.write(state));
+        let result = result.and_then(|()| link.write(&mut state.client));
         if matches!(state.status, Status::Connected) {
             self.pause = Duration::ZERO;
         }
@@ -248,6 +239,7 @@ impl Driver {
 }
 
 impl Link {
+    /// Reads while there is something and the client takes it.
     fn read(&mut self, inner: &Inner, state: &mut State, buffer: &mut [u8]) -> io::Result<()> {
         if state.paused && state.may_resume() {
             state.paused = false;
@@ -270,44 +262,6 @@ impl Link {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, state: &mut State) -> io::Result<()> {
-        while self.writable && !state.client.outbox().is_empty() {
-            let mut slices = [IoSlice::new(&[]); 64];
-            let mut count = 0;
-            for (slice, chunk) in slices.iter_mut().zip(state.client.outbox().chunks()) {
-                *slice = IoSlice::new(chunk);
-                count += 1;
-            }
-            match self.transport.write_vectored(&slices[..count]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    if let Some(packets) = &mut self.packets {
-                        packets.sent(n, &slices[..count]);
-                    }
-                    state.client.written(n);
-                    self.unflushed = true;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.flush()
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // Even with nothing of ours: the layers may have answered the server's.
-        match self.transport.flush() {
-            Ok(()) => self.unflushed = false,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                (self.writable, self.unflushed) = (false, true);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.unflushed = true,
-            Err(error) => return Err(error),
         }
         Ok(())
     }

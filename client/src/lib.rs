@@ -69,6 +69,7 @@ mod connector;
 mod delivery;
 mod driver;
 mod error;
+mod link;
 mod message;
 mod packets;
 #[cfg(feature = "scram")]

@@ -1,10 +1,12 @@
 //! The way to the server and back: a socket, perhaps TLS on it, perhaps WebSocket on that.
 //!
-//! A [`Transport`] is made by [`open`], which blocks, on a thread of its own; from then on nothing blocks. Each
-//! layer reads until it says `WouldBlock`, as an edge-triggered poll wants it, and keeps what it could not yet write
+//! A [`Transport`] is made by [`open`], which blocks, on a thread of its own; from then on nothing blocks. Who has
+//! very many makes them on a poll, with `Opening`. Each layer reads until it says `WouldBlock`, as an edge-triggered poll wants it, and keeps what it could not yet write
 //! until [`Transport::flush`].
 
 mod open;
+#[cfg(feature = "tools")]
+mod opening;
 mod socket;
 mod socks;
 #[cfg(feature = "tls")]
@@ -13,6 +15,8 @@ mod tls;
 mod websocket;
 
 pub(crate) use open::{Route, open};
+#[cfg(feature = "tools")]
+pub(crate) use opening::{Opening, Progress};
 
 use socket::Socket;
 use std::io::{self, IoSlice, Read, Write};
@@ -90,6 +94,12 @@ impl Transport {
     /// What the poll watches.
     pub fn source(&mut self) -> &mut dyn mio::event::Source {
         self.stream().socket().source()
+    }
+
+    /// Whether there is no layer on the socket: a read that does not fill the buffer has emptied it.
+    #[cfg(feature = "tools")]
+    pub fn is_plain(&self) -> bool {
+        matches!(self, Transport::Bytes(Stream::Plain(_)))
     }
 
     /// Bytes of MQTT; 0 is the end.

@@ -3,6 +3,8 @@
 use super::socket::{Blocking, Socket};
 use super::{Stream, Transport, socks};
 use crate::{Address, Proxy, Scheme};
+#[cfg(feature = "tls")]
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, SockAddr, Type};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -80,14 +82,19 @@ fn layers(route: &Route, socket: Blocking, deadline: Instant) -> io::Result<Tran
 
 #[cfg(feature = "tls")]
 fn secured(route: &Route, socket: Socket) -> io::Result<Stream> {
+    let (connection, name) = tls_connection(route)?;
+    Ok(Stream::Tls(Box::new(super::tls::TlsStream::handshake(connection, socket, &name)?)))
+}
+
+#[cfg(feature = "tls")]
+pub(super) fn tls_connection(route: &Route) -> io::Result<(rustls::ClientConnection, ServerName<'static>)> {
     let config = match &route.tls {
         Some(config) => config.clone(),
         None => crate::Tls::default().config().map_err(io::Error::other)?,
     };
-    let name =
-        rustls::pki_types::ServerName::try_from(route.address.host.clone()).map_err(io::Error::other)?;
+    let name = ServerName::try_from(route.address.host.clone()).map_err(io::Error::other)?;
     let connection = rustls::ClientConnection::new(config, name.clone()).map_err(io::Error::other)?;
-    Ok(Stream::Tls(Box::new(super::tls::TlsStream::handshake(connection, socket, &name)?)))
+    Ok((connection, name))
 }
 
 #[cfg(not(feature = "tls"))]

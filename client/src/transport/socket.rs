@@ -44,6 +44,21 @@ impl Socket {
         }
     }
 
+    /// Whether a connection that was begun without blocking is there; an error if it never will be.
+    #[cfg(feature = "tools")]
+    pub fn is_connected(&self) -> io::Result<bool> {
+        let (error, peer) = match self {
+            Socket::Tcp(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Socket::Unix(stream) => (stream.take_error()?, stream.peer_addr().map(drop)),
+            Socket::Blocking(..) => (None, Ok(())),
+        };
+        match (error, peer) {
+            (Some(error), _) => Err(error),
+            (None, Err(error)) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            (None, peer) => peer.map(|()| true),
+        }
+    }
+
     pub fn shutdown(&mut self) {
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(net::Shutdown::Both),

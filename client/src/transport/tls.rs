@@ -13,6 +13,8 @@ const BUFFER_LIMIT: usize = 256 << 10;
 pub(crate) struct TlsStream {
     connection: ClientConnection,
     socket: Socket,
+    /// Whom we are talking to: for errors.
+    host: String,
 }
 
 impl TlsStream {
@@ -25,8 +27,13 @@ impl TlsStream {
         while connection.is_handshaking() {
             connection.complete_io(&mut socket).map_err(|error| explain(error, &host.to_str()))?;
         }
+        Ok(TlsStream::begin(connection, socket, host))
+    }
+
+    /// Leaves the handshake to reading and writing: what is written before it is over waits.
+    pub fn begin(mut connection: ClientConnection, socket: Socket, host: &ServerName<'_>) -> TlsStream {
         connection.set_buffer_limit(Some(BUFFER_LIMIT));
-        Ok(TlsStream { connection, socket })
+        TlsStream { connection, socket, host: host.to_str().into_owned() }
     }
 
     pub fn socket(&mut self) -> &mut Socket {
@@ -55,6 +62,11 @@ impl Read for TlsStream {
         loop {
             match self.connection.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error)
+                    if error.kind() == ErrorKind::UnexpectedEof && self.connection.is_handshaking() =>
+                {
+                    return Err(explain(error, &self.host));
+                }
                 // Many close without saying so; for MQTT an end is an end.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 result => return result,
@@ -66,8 +78,7 @@ impl Read for TlsStream {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
-            // The host is about certificates, and they have been seen.
-            processed.map_err(|error| NoTls::error(&error, ""))?;
+            processed.map_err(|error| NoTls::error(&error, &self.host))?;
         }
     }
 }

@@ -5,7 +5,8 @@ use crate::Address;
 use std::io::{self, ErrorKind, IoSlice};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::error::ProtocolError;
-use tungstenite::handshake::HandshakeError;
+use tungstenite::handshake::client::ClientHandshake;
+use tungstenite::handshake::{HandshakeError, MidHandshake};
 use tungstenite::http::HeaderValue;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode};
 use tungstenite::{Bytes, Error, Message, WebSocket};
@@ -22,9 +23,13 @@ pub(crate) struct WebSocketStream {
     unread: Bytes,
 }
 
-impl WebSocketStream {
-    /// Does the handshake, blocking.
-    pub fn handshake(address: &Address, path: &str, stream: Stream) -> io::Result<WebSocketStream> {
+/// The way to a [`WebSocketStream`].
+#[derive(Debug)]
+pub(crate) struct Handshake(MidHandshake<ClientHandshake<Stream>>);
+
+impl Handshake {
+    /// Nothing is written yet.
+    pub fn begin(address: &Address, path: &str, stream: Stream) -> io::Result<Handshake> {
         let scheme = if address.scheme.is_tls() { "wss" } else { "ws" };
         let uri = format!("{scheme}://{}/{}", address.authority(), path.trim_start_matches('/'));
         let mut request = uri.into_client_request().map_err(io_error)?;
@@ -35,12 +40,30 @@ impl WebSocketStream {
             .write_buffer_size(0)
             .max_message_size(Some(MESSAGE_MAX))
             .max_frame_size(Some(MESSAGE_MAX));
-        match tungstenite::client::client_with_config(request, stream, Some(config)) {
-            Ok((socket, _)) => Ok(WebSocketStream { socket, unread: Bytes::new() }),
+        ClientHandshake::start(stream, request, Some(config)).map(Handshake).map_err(io_error)
+    }
+
+    #[cfg(feature = "tools")]
+    pub fn stream(&mut self) -> &mut Stream {
+        self.0.get_mut().get_mut()
+    }
+
+    /// Goes on until the end, or until the stream would block.
+    pub fn proceed(self) -> io::Result<Result<WebSocketStream, Handshake>> {
+        match self.0.handshake() {
+            Ok((socket, _)) => Ok(Ok(WebSocketStream { socket, unread: Bytes::new() })),
             Err(HandshakeError::Failure(error)) => Err(io_error(error)),
-            Err(HandshakeError::Interrupted(_)) => {
-                Err(io::Error::new(ErrorKind::TimedOut, "no WebSocket answer in time"))
-            }
+            Err(HandshakeError::Interrupted(handshake)) => Ok(Err(Handshake(handshake))),
+        }
+    }
+}
+
+impl WebSocketStream {
+    /// Does the handshake, blocking.
+    pub fn handshake(address: &Address, path: &str, stream: Stream) -> io::Result<WebSocketStream> {
+        match Handshake::begin(address, path, stream)?.proceed()? {
+            Ok(stream) => Ok(stream),
+            Err(_) => Err(io::Error::new(ErrorKind::TimedOut, "no WebSocket answer in time")),
         }
     }
 
