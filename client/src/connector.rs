@@ -193,6 +193,12 @@ impl Connector {
         Ok((client, subscription))
     }
 
+    /// Where the way goes, and what is said there, for who drives connections by itself.
+    #[cfg(feature = "tools")]
+    pub(crate) fn into_parts(self) -> (Route, Options) {
+        (self.route, self.options)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         self.limit.and_then(|limit| Instant::now().checked_add(limit))
     }

@@ -420,3 +420,52 @@ fn a_certificate_that_was_given_is_trusted_as_it_stands() {
         }
     }
 }
+
+/// Very many connections are made on a poll, which is another way to each of these.
+#[test]
+#[cfg(feature = "tools")]
+fn hikyaku_bench_takes_all_of_them() {
+    let broker = Broker::start();
+    let (certificates, others) = (Certificates::new("bench"), Certificates::new("bench-others"));
+    let [first, second] = [certificates.server.clone(), certificates.server.clone()];
+    let framed = serve(&broker, Framed::accept).port().to_string();
+    let secured = serve(&broker, move |stream| tls_stream(&first, stream)).port().to_string();
+    let both = serve(&broker, move |stream| Framed::accept(tls_stream(&second, stream))).port().to_string();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}.sock", std::process::id()));
+    let listener = UnixListener::bind(&path).unwrap();
+    let target = broker.addr;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            stream.set_read_timeout(Some(STEP)).unwrap();
+            std::thread::spawn(move || relay(stream, target));
+        }
+    });
+    let bench = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hikyaku-bench"));
+        command.env_clear().env("XDG_CONFIG_HOME", "/nonexistent");
+        command.args(["p2p", "-n", "3", "-C", "60", "-q", "1", "-s", "3000", "--quiet"]).args(args);
+        command.output().unwrap()
+    };
+    let (ca, other) = (certificates.folder.join("ca.pem"), others.folder.join("ca.pem"));
+    let (ca, other) = (ca.to_str().unwrap(), other.to_str().unwrap());
+    for args in [
+        &["--ws", "-p", &framed][..],
+        &["--cafile", ca, "-p", &secured],
+        &["--cafile", ca, "-p", &secured, "--tls-version", "tlsv1.2"],
+        &["--cafile", ca, "-p", &both, "--ws"],
+        &["--unix", path.to_str().unwrap()],
+    ] {
+        let output = bench(args);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains("60 sent, 60 received, 0 lost, 0 duplicated, 0 out of order\n"),
+            "{args:?} {output:?}"
+        );
+        assert!(output.status.success(), "{args:?} {output:?}");
+    }
+    std::fs::remove_file(path).unwrap();
+    let output = bench(&["--cafile", other, "-p", &secured]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("is not known here") && text.contains("--cafile"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+}

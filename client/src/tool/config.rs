@@ -1,5 +1,6 @@
 //! What the options say, from the options file and then the command line.
 
+use super::bench::Wanted;
 use super::format::Format;
 use super::options::{self, Id, Opt};
 use super::property::{self, Command};
@@ -98,11 +99,12 @@ pub(super) struct Config {
     psk: bool,
     psk_identity: bool,
     pub proxy: Option<Proxy>,
+    pub bench: Wanted,
     options_file: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads all there is. `--help` and `--version` show what they are asked for and end with 1, as mosquitto's do.
+    /// Reads all there is. `--help` and `--version` show what they are asked for and end.
     pub fn read(tool: Tool, args: Vec<OsString>) -> Result<Config, Failure> {
         let mut config = Config::new(tool);
         config.options_file = find_options_file(&args)?;
@@ -184,6 +186,7 @@ impl Config {
             psk: false,
             psk_identity: false,
             proxy: None,
+            bench: Wanted::default(),
             options_file: None,
         }
     }
@@ -229,6 +232,10 @@ impl Config {
     fn take(&mut self, args: &mut VecDeque<OsString>) -> Result<(), Failure> {
         while let Some(arg) = args.pop_front() {
             let name = arg.to_string_lossy();
+            if self.tool == Tool::Bench && !name.starts_with('-') {
+                self.bench.set_mode(&name)?;
+                continue;
+            }
             let Some(opt) = options::find(self.tool, &name) else {
                 let mut text = format!("Unknown option '{name}'.");
                 if let Some(similar) = options::similar(self.tool, &name) {
@@ -276,12 +283,12 @@ impl Config {
         match opt.id {
             Id::Help => {
                 let _ = io::stdout().write_all(options::help(self.tool).as_bytes());
-                return Err(Failure::Exit(1));
+                return Err(Failure::Exit(self.tool.explained()));
             }
             Id::Version => {
                 let line = format!("{} version {}.\n", self.tool.name(), env!("CARGO_PKG_VERSION"));
                 let _ = io::stdout().write_all(line.as_bytes());
-                return Err(Failure::Exit(1));
+                return Err(Failure::Exit(self.tool.explained()));
             }
             Id::WebSocket => self.websocket = true,
             Id::Srv => self.srv = true,
@@ -311,6 +318,7 @@ impl Config {
             Id::Insecure => self.insecure = true,
             Id::Scram => (self.scram, self.version) = (true, Version::V5),
             Id::NoTls => self.no_tls = true,
+            Id::Json => self.bench.json = true,
             // Small packets are never held back.
             _ => {}
         }
@@ -329,6 +337,7 @@ impl Config {
             }
             Id::Url => self.set_url(&text(value, name)?)?,
             Id::Unix => (self.host, self.unix) = (text(value, name)?, true),
+            Id::Bind if self.tool == Tool::Bench => self.bench.bind.push(text(value, name)?),
             Id::Bind => self.bind = Some(text(value, name)?),
             Id::Proxy => {
                 let url = text(value, name)?;
@@ -440,8 +449,9 @@ impl Config {
             Id::TlsEngineKpass => self.kpass = true,
             Id::Psk => self.psk = true,
             Id::PskIdentity => self.psk_identity = true,
-            // The options file has been read.
-            _ => {}
+            // It has been read.
+            Id::OptionsFile => {}
+            _ => self.bench.set(opt, &text(value, name)?)?,
         }
         if self.client_id.is_some() && self.id_prefix.is_some() {
             return Err(Failure::usage("-i and -I argument cannot be used together."));
@@ -457,7 +467,10 @@ impl Config {
     }
 
     fn add_topic(&mut self, topic: String) -> Result<(), Failure> {
-        if self.tool == Tool::Sub {
+        if self.tool == Tool::Bench {
+            topic_name(topic.replace("%i", "0"), "publish")?;
+            self.topics = vec![topic];
+        } else if self.tool == Tool::Sub {
             self.topics.push(topic_filter(topic, "subscription")?);
         } else {
             self.topics = vec![topic_name(topic, "publish")?];
@@ -506,7 +519,7 @@ impl Config {
             return Err(Failure::usage("--scram needs a user name (-u) and a password (-P)."));
         }
         self.check_tls()?;
-        let no_id = self.client_id.is_none();
+        let no_id = self.client_id.is_none() && (self.tool != Tool::Bench || self.id_prefix.is_none());
         if self.version.is_v5() {
             let default = if self.clean { 0 } else { u32::MAX };
             let expiry_s = *self.session_expiry_s.get_or_insert(default);
@@ -550,6 +563,7 @@ impl Config {
                 Err(Failure::usage("Combining '-R' and '--retained-only' makes no sense."))
             }
             Tool::Sub | Tool::Rr => Ok(()),
+            Tool::Bench => self.bench.check(self.topics.first().map(String::as_str), self.count),
         }
     }
 
@@ -676,6 +690,16 @@ mod tests {
     fn mistakes_are_told() {
         for (tool, line, wanted) in [
             (Tool::Pub, "--hots x", "Error: Unknown option '--hots'.\nDid you mean '--host'?"),
+            (Tool::Bench, "", "Error: Say what to do: conn, pub, sub, p2p, fan-in or fan-out."),
+            (Tool::Bench, "p2p pub", "Error: One of p2p and pub at a time."),
+            (Tool::Bench, "fan", "Error: 'fan' is none of conn, pub, sub, p2p, fan-in or fan-out."),
+            (Tool::Bench, "pub -n 0", "Error: --connections has to be a number from 1 to 10000000, not '0'."),
+            (Tool::Bench, "p2p -c", "Error: You must provide a client id if you are using the -c option."),
+            (
+                Tool::Bench,
+                "conn --rate 5",
+                "Error: conn sends no messages, so there is no --rate; --connect-rate is how fast connections are opened.",
+            ),
             (Tool::Pub, "--scram -u me", "Error: --scram needs a user name (-u) and a password (-P)."),
             (Tool::Pub, "--scram -u a -P b -V 311", "Error: --scram needs MQTT 5.0."),
             (Tool::Pub, "-C 1", "Error: Unknown option '-C'."),

@@ -1,6 +1,8 @@
 //! The programs `hikyaku-pub`, `hikyaku-sub` and `hikyaku-rr`: mosquitto_pub, mosquitto_sub and mosquitto_rr on
-//! this crate. Options, defaults, output and exit codes are theirs. Nothing here is API.
+//! this crate. Options, defaults, output and exit codes are theirs. `hikyaku-bench` has its options for the connection in
+//! common with them. Nothing here is API.
 
+mod bench;
 mod config;
 mod format;
 mod json;
@@ -29,6 +31,8 @@ pub enum Tool {
     Sub = 2,
     /// `hikyaku-rr`
     Rr = 4,
+    /// `hikyaku-bench`
+    Bench = 8,
 }
 
 impl Tool {
@@ -37,16 +41,28 @@ impl Tool {
             Tool::Pub => "hikyaku-pub",
             Tool::Sub => "hikyaku-sub",
             Tool::Rr => "hikyaku-rr",
+            Tool::Bench => "hikyaku-bench",
         }
     }
 
-    /// The program this one takes the place of.
+    /// The program this one takes the place of, if there is one.
     const fn model(self) -> &'static str {
         match self {
             Tool::Pub => "mosquitto_pub",
             Tool::Sub => "mosquitto_sub",
             Tool::Rr => "mosquitto_rr",
+            Tool::Bench => "hikyaku-bench",
         }
+    }
+
+    /// The exit code for a wrong command line.
+    const fn misused(self) -> u8 {
+        if matches!(self, Tool::Bench) { 2 } else { 1 }
+    }
+
+    /// The exit code of those who were only asked for words. mosquitto's tools end with an error.
+    const fn explained(self) -> u8 {
+        if matches!(self, Tool::Bench) { 0 } else { 1 }
     }
 }
 
@@ -76,18 +92,19 @@ pub fn main(tool: Tool) -> ExitCode {
     let args: Vec<OsString> = env::args_os().skip(1).collect();
     let mut quiet = false;
     let result = Config::read(tool, args).and_then(|config| {
-        quiet = config.quiet;
+        quiet = config.quiet && tool != Tool::Bench;
         match tool {
             Tool::Pub => publish::run(config),
             Tool::Sub => subscribe::run(config),
             Tool::Rr => request::run(config),
+            Tool::Bench => bench::run(config),
         }
     });
     let code = match result {
         Ok(code) => code,
         Err(Failure::Usage(text)) => {
             say(&format!("{text}\nUse '{} --help' to see usage.", called(tool)));
-            1
+            tool.misused()
         }
         Err(Failure::Run { code, text }) => {
             if !quiet {

@@ -6,10 +6,13 @@ use super::Tool;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Id {
     Bind,
+    BenchTime,
     CaFile,
     CaPath,
     Cert,
     Ciphers,
+    ConnectRate,
+    Connections,
     Count,
     CleanOff,
     Debug,
@@ -23,6 +26,7 @@ pub(super) enum Id {
     Client,
     Prefix,
     Insecure,
+    Json,
     KeepAlive,
     Key,
     KeyForm,
@@ -45,6 +49,7 @@ pub(super) enum Id {
     PskIdentity,
     Qos,
     Quiet,
+    Rate,
     NoRetained,
     RandomFilter,
     RemoveRetained,
@@ -55,8 +60,10 @@ pub(super) enum Id {
     RetainAsPublished,
     RetainHandling,
     RetainedOnly,
+    Size,
     Srv,
     StdinFile,
+    Threads,
     Topic,
     FilterOut,
     TlsAlpn,
@@ -72,12 +79,14 @@ pub(super) enum Id {
     Version,
     ProtocolVersion,
     Timeout,
+    Warmup,
     Watch,
     WillPayload,
     WillQos,
     WillRetain,
     WillTopic,
     WebSocket,
+    Window,
     SessionExpiry,
 }
 
@@ -95,7 +104,10 @@ pub(super) struct Opt {
 const P: u8 = Tool::Pub as u8;
 const S: u8 = Tool::Sub as u8;
 const R: u8 = Tool::Rr as u8;
-const ALL: u8 = P | S | R;
+const B: u8 = Tool::Bench as u8;
+/// Those that are mosquitto's.
+const M: u8 = P | S | R;
+const ALL: u8 = M | B;
 
 const fn flag(id: Id, short: &'static str, long: &'static str, tools: u8, help: &'static str) -> Opt {
     Opt { id, names: [short, long], arg: ["", ""], tools, help }
@@ -116,16 +128,36 @@ const TABLE: &[Opt] = &[
     // Where to.
     value(Id::Host, ["-h", "--host"], ["HOST", "no host specified"], ALL, "Connect to this host. Defaults to localhost."),
     value(Id::Port, ["-p", "--port"], ["PORT", "no port specified"], ALL, "Connect to this port. Defaults to 1883, with TLS to 8883. Port 8883 switches TLS on; --no-tls switches it off again."),
-    value(Id::Url, ["-L", "--url"], ["URL", "no URL specified"], ALL,
+    value(Id::Url, ["-L", "--url"], ["URL", "no URL specified"], M,
         "User, password, host, port and topic as mqtt[s]://[user[:password]@]host[:port]/topic, or ws[s]://… for WebSocket."),
     value(Id::Unix, ["--unix", ""], ["PATH", "no socket path specified"], ALL, "Connect through this Unix socket."),
     flag(Id::WebSocket, "--ws", "", ALL, "Connect with WebSocket."),
-    value(Id::Bind, ["-A", ""], ["ADDRESS", "no address specified"], ALL, "Come from this address of this machine."),
-    flag(Id::NoDelay, "--nodelay", "", ALL, "Accepted: small packets are never held back."),
-    value(Id::Proxy, ["--proxy", ""], ["URL", "no proxy url specified"], ALL,
+    value(Id::Bind, ["-A", ""], ["ADDRESS", "no address specified"], M, "Come from this address of this machine."),
+    flag(Id::NoDelay, "--nodelay", "", M, "Accepted: small packets are never held back."),
+    value(Id::Proxy, ["--proxy", ""], ["URL", "no proxy url specified"], M,
         "Go through a SOCKS 5 proxy: socks5h://[user[:password]@]host[:port]. It looks the host up."),
-    flag(Id::Srv, "-S", "", ALL, "Not supported."),
+    flag(Id::Srv, "-S", "", M, "Not supported."),
+    value(Id::Bind, ["-A", ""], ["ADDRESS", "no address specified"], B,
+        "Come from this address of this machine. May be repeated: connections take turns. One address has some 28,000 ports for one server."),
+    // How much.
+    value(Id::Connections, ["-n", "--connections"], ["N", "no number specified"], B,
+        "How many: connections (conn), publishers (pub, fan-in), subscribers (sub, fan-out) or pairs (p2p). Defaults to 100."),
+    value(Id::ConnectRate, ["--connect-rate", ""], ["N", "no rate specified"], B,
+        "Open N connections a second. Otherwise as fast as they are let in, with 128 underway."),
+    value(Id::Rate, ["--rate", ""], ["N", "no rate specified"], B,
+        "Send N messages a second in all, each when it is due, whatever becomes of those before. Latency counts from the moment a message was due, so \
+         that waiting behind slow ones counts (no coordinated omission)."),
+    value(Id::Window, ["-w", "--window"], ["N", "no number specified"], B,
+        "Outstanding messages of a publisher: not received by all subscribers here, or at QoS 1 and 2 not acknowledged. Without --rate 20, and a message is sent \
+         as soon as there is room; with --rate 1000."),
+    value(Id::Size, ["-s", "--size"], ["BYTES", "no size specified"], B, "Payload, 24 bytes or more; with pub alone less. Defaults to 64."),
+    value(Id::BenchTime, ["--duration", ""], ["SECONDS", "no time specified"], B, "How long to send, to listen (sub) or to hold the connections (conn). Defaults to 10, with -C to no limit."),
+    value(Id::Count, ["-C", "--count"], ["N", "no count specified"], B, "End after N messages in all."),
+    value(Id::Warmup, ["--warmup", ""], ["SECONDS", "no time specified"], B, "Leave the first seconds out of throughput and latency. Defaults to 0."),
+    value(Id::Threads, ["--threads", ""], ["N", "no number specified"], B, "How many threads drive the connections, 1 to 64. Defaults to 1."),
     // What.
+    value(Id::Topic, ["-t", "--topic"], ["TOPIC", "no topic specified"], B,
+        "Topic; %i is the number of the publisher or subscriber. Defaults to bench/%i. fan-in subscribes to it with + for %i."),
     value(Id::Topic, ["-t", "--topic"], ["TOPIC", "no topic specified"], P | R, "Publish to this topic."),
     value(Id::Topic, ["-t", "--topic"], ["FILTER", "no topic specified"], S, "Subscribe to this topic filter. May be repeated."),
     value(Id::ResponseTopic, ["-e", ""], ["TOPIC", "no response topic specified"], R, "Subscribe to this topic and wait for the response there."),
@@ -135,7 +167,7 @@ const TABLE: &[Opt] = &[
     flag(Id::Null, "-n", "--null-message", P | R, "Send an empty message."),
     flag(Id::StdinFile, "-s", "--stdin-file", P | R, "Read all of standard input and send it as one message."),
     value(Id::Qos, ["-q", "--qos"], ["QOS", "no QoS specified"], ALL, "Quality of service: 0, 1 or 2. Defaults to 0."),
-    flag(Id::Retain, "-r", "--retain", P, "Have the server keep the message for later subscribers."),
+    flag(Id::Retain, "-r", "--retain", P | B, "Have the server keep the message for later subscribers."),
     value(Id::Repeat, ["--repeat", ""], ["N", "no count specified"], P, "Send the message N times."),
     value(Id::RepeatDelay, ["--repeat-delay", ""], ["SECONDS", "no time specified"], P, "Wait between repeated messages. Defaults to 0."),
     value(Id::FilterOut, ["-T", "--filter-out"], ["FILTER", "no topic filter specified"], S, "Do not show messages that match. May be repeated."),
@@ -158,27 +190,32 @@ const TABLE: &[Opt] = &[
     value(Id::RandomFilter, ["--random-filter", ""], ["PERCENT", "no chance specified"], S, "Show only that part of the messages, at random."),
     flag(Id::MessageRate, "--message-rate", "", S, "Show how many messages come each second, not the messages."),
     flag(Id::Latency, "--latency", "", R, "Show the time from request to response."),
-    flag(Id::Debug, "-d", "--debug", ALL, "Show each packet."),
-    flag(Id::Quiet, "--quiet", "", ALL, "Do not show errors."),
+    flag(Id::Debug, "-d", "--debug", M, "Show each packet."),
+    flag(Id::Quiet, "--quiet", "", M, "Do not show errors."),
     // The session.
-    value(Id::Client, ["-i", "--id"], ["ID", "no id specified"], ALL, "Client identifier. Otherwise the server chooses one."),
-    value(Id::Prefix, ["-I", "--id-prefix"], ["PREFIX", "no id prefix specified"], ALL, "Client identifier: this and the process id."),
-    flag(Id::CleanOff, "-c", "--disable-clean-session", ALL, "Go on with the session of this client identifier, and keep it."),
+    flag(Id::Json, "--json", "", B, "Show the result as a JSON object, on standard output."),
+    flag(Id::Quiet, "--quiet", "", B, "Do not show progress on standard error."),
+    value(Id::Client, ["-i", "--id"], ["ID", "no id specified"], M, "Client identifier. Otherwise the server chooses one."),
+    value(Id::Prefix, ["-I", "--id-prefix"], ["PREFIX", "no id prefix specified"], M, "Client identifier: this and the process id."),
+    flag(Id::CleanOff, "-c", "--disable-clean-session", M, "Go on with the session of this client identifier, and keep it."),
+    value(Id::Prefix, ["-I", "--id-prefix"], ["PREFIX", "no id prefix specified"], B,
+        "Client identifiers: this, a letter for the role, and a number. Otherwise it begins with bench- and is another one each time."),
+    flag(Id::CleanOff, "-c", "--disable-clean-session", B, "Go on with the sessions of these client identifiers, and leave them there. Needs -I."),
     value(Id::SessionExpiry, ["-x", ""], ["SECONDS", "no session expiry interval specified"], ALL,
         "How long the server keeps the session (5.0); -1 is for ever. Defaults to -1 with -c, otherwise to 0."),
     value(Id::KeepAlive, ["-k", "--keepalive"], ["SECONDS", "no keepalive specified"], ALL, "Keep alive, 5 to 65535. Defaults to 60."),
-    value(Id::MaxInflight, ["-M", ""], ["N", "max_inflight not specified"], ALL, "How many messages of QoS 1 and 2 to have underway. Defaults to 20."),
+    value(Id::MaxInflight, ["-M", ""], ["N", "max_inflight not specified"], M, "How many messages of QoS 1 and 2 to have underway. Defaults to 20."),
     value(Id::ProtocolVersion, ["-V", "--protocol-version"], ["VERSION", "no version specified"], ALL, "mqttv31, mqttv311 or mqttv5, also 31, 311 or 5."),
-    value(Id::Property, ["-D", "--property"], ["COMMAND NAME VALUE", ""], ALL,
+    value(Id::Property, ["-D", "--property"], ["COMMAND NAME VALUE", ""], M,
         "A property of 5.0 for connect, publish, subscribe, unsubscribe, disconnect or will; user-property takes a name and a value."),
-    value(Id::WillTopic, ["--will-topic", ""], ["TOPIC", "no will topic specified"], ALL, "Topic of the will."),
-    value(Id::WillPayload, ["--will-payload", ""], ["TEXT", "no will payload specified"], ALL, "Payload of the will. Otherwise it is empty."),
-    value(Id::WillQos, ["--will-qos", ""], ["QOS", "no will QoS specified"], ALL, "Quality of service of the will. Defaults to 0."),
-    flag(Id::WillRetain, "--will-retain", "", ALL, "Have the server keep the will for later subscribers."),
+    value(Id::WillTopic, ["--will-topic", ""], ["TOPIC", "no will topic specified"], M, "Topic of the will."),
+    value(Id::WillPayload, ["--will-payload", ""], ["TEXT", "no will payload specified"], M, "Payload of the will. Otherwise it is empty."),
+    value(Id::WillQos, ["--will-qos", ""], ["QOS", "no will QoS specified"], M, "Quality of service of the will. Defaults to 0."),
+    flag(Id::WillRetain, "--will-retain", "", M, "Have the server keep the will for later subscribers."),
     // Who.
     value(Id::Username, ["-u", "--username"], ["NAME", "no username specified"], ALL, "User name."),
     value(Id::Password, ["-P", "--pw"], ["PASSWORD", "no password specified"], ALL, "Password. Other users of this machine may see it; see -o."),
-    flag(Id::Scram, "--scram", "", ALL,
+    flag(Id::Scram, "--scram", "", M,
         "Prove to know the password by SCRAM-SHA-256 (5.0, which this implies) instead of sending it; the server has to \
          prove the same. Its users' keys come from hikyaku-passwd --scram."),
     value(Id::CaFile, ["--cafile", ""], ["FILE", "no file specified"], ALL, "Use TLS and trust the certificates in this file."),
@@ -191,14 +228,14 @@ const TABLE: &[Opt] = &[
     value(Id::TlsAlpn, ["--tls-alpn", ""], ["PROTOCOL", "no protocol specified"], ALL, "Application protocol to offer."),
     value(Id::TlsKeylog, ["--tls-keylog", ""], ["FILE", "no file specified"], ALL, "Write the keys of TLS to this file, for debugging."),
     flag(Id::NoTls, "--no-tls", "", ALL, "No TLS, whatever else is said."),
-    value(Id::Ciphers, ["--ciphers", ""], ["LIST", "no ciphers specified"], ALL, "Not supported: the ciphers are good ones."),
-    value(Id::KeyForm, ["--keyform", ""], ["FORM", "no keyform specified"], ALL, "pem."),
-    value(Id::TlsEngine, ["--tls-engine", ""], ["ENGINE", "no engine_id specified"], ALL, "Not supported."),
-    value(Id::TlsEngineKpass, ["--tls-engine-kpass-sha1", ""], ["SHA1", "no kpass sha1 specified"], ALL, "Not supported."),
-    value(Id::Psk, ["--psk", ""], ["KEY", "no key specified"], ALL, "Not supported."),
-    value(Id::PskIdentity, ["--psk-identity", ""], ["NAME", "no identity specified"], ALL, "Not supported."),
+    value(Id::Ciphers, ["--ciphers", ""], ["LIST", "no ciphers specified"], M, "Not supported: the ciphers are good ones."),
+    value(Id::KeyForm, ["--keyform", ""], ["FORM", "no keyform specified"], M, "pem."),
+    value(Id::TlsEngine, ["--tls-engine", ""], ["ENGINE", "no engine_id specified"], M, "Not supported."),
+    value(Id::TlsEngineKpass, ["--tls-engine-kpass-sha1", ""], ["SHA1", "no kpass sha1 specified"], M, "Not supported."),
+    value(Id::Psk, ["--psk", ""], ["KEY", "no key specified"], M, "Not supported."),
+    value(Id::PskIdentity, ["--psk-identity", ""], ["NAME", "no identity specified"], M, "Not supported."),
     value(Id::OptionsFile, ["-o", ""], ["FILE", "no options file specified"], ALL,
-        "Read options from this file, one in a line. Otherwise from hikyaku-pub, -sub or -rr in $XDG_CONFIG_HOME or ~/.config; \
+        "Read options from this file, one in a line. Otherwise from a file with the program's name in $XDG_CONFIG_HOME or ~/.config; \
          where that is missing, from mosquitto_pub, _sub or _rr there."),
     flag(Id::Version, "--version", "", ALL, "Show the version."),
     flag(Id::Help, "--help", "", ALL, "Show this."),
@@ -214,6 +251,24 @@ In a format:
   %P user properties  %R response topic  %S subscription identifier
   %% @@ \\\\ themselves             \\n \\r \\t \\0 \\a \\e \\v
 Widths as of printf: %10t, %-10t, %010l, %.3t. Between bytes: %.2:x.
+";
+
+const MODES: &str = "  conn      opens N connections and holds them
+  pub       N publishers; latency is the time to the acknowledgement, at QoS 1 and 2
+  sub       N subscribers, of messages that another hikyaku-bench publishes
+  p2p       N publishers with one subscriber each
+  fan-in    N publishers, one subscriber to all of them
+  fan-out   one publisher, N subscribers to it
+
+";
+
+const RESULT: &str = "
+A message carries its publisher, its number and when it was due, so that lost, doubled and disordered ones
+are seen. Between two machines latencies are as right as their clocks. --rate is the way to measure latencies:
+without it a slow broker is sent less, and what would have waited is not there to be counted.
+
+Exit codes: 0 if all went well; 1 if connections failed or messages were lost, refused, out of order or, but
+at QoS 1, doubled; 2 for wrong arguments.
 ";
 
 /// The option with a name.
@@ -268,9 +323,17 @@ pub(super) fn help(tool: Tool) -> String {
             "publishes a request and shows the response.",
             "{-t TOPIC | -L URL} -e TOPIC {-m TEXT | -f FILE | -n | -s}",
         ),
+        Tool::Bench => (
+            "hikyaku-bench",
+            "puts a broker under load and measures it.",
+            "{conn | pub | sub | p2p | fan-in | fan-out}",
+        ),
     };
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!("{name} {what}\n{name} version {version}\n\nUsage: {name} {usage} [OPTION…]\n\n");
+    if tool == Tool::Bench {
+        text.push_str(MODES);
+    }
     for opt in of(tool) {
         let names = opt.names.iter().filter(|name| !name.is_empty()).copied().collect::<Vec<_>>().join(", ");
         text.push_str(format!("  {names} {}", opt.arg[0]).trim_end());
@@ -279,8 +342,10 @@ pub(super) fn help(tool: Tool) -> String {
             text.push_str(&format!("        {line}\n"));
         }
     }
-    if tool != Tool::Pub {
-        text.push_str(FORMATS);
+    match tool {
+        Tool::Pub => {}
+        Tool::Sub | Tool::Rr => text.push_str(FORMATS),
+        Tool::Bench => text.push_str(RESULT),
     }
     text
 }
@@ -307,7 +372,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_mistakes_get_a_suggestion() {
-        for tool in [Tool::Pub, Tool::Sub, Tool::Rr] {
+        for tool in [Tool::Pub, Tool::Sub, Tool::Rr, Tool::Bench] {
             let mut names: Vec<_> = of(tool).flat_map(|opt| opt.names).filter(|n| !n.is_empty()).collect();
             let count = names.len();
             names.sort_unstable();

@@ -3,6 +3,7 @@
 use super::config::Config;
 use super::{Failure, Tool, say};
 use crate::packets::TARGET;
+use crate::transport::Route;
 use crate::trust::{NoTls, Why};
 use crate::{
     Acknowledge, Address, Behavior, By, Client, Connector, Error, Options, Properties, Property, ReasonCode,
@@ -108,6 +109,11 @@ pub(super) fn show_packets(config: &Config) {
     }
 }
 
+/// The connection that was asked for, for who makes many of it.
+pub(super) fn route(config: &Config) -> Result<(Route, Options), Failure> {
+    Ok(connector(config, Reconnect::Never)?.into_parts())
+}
+
 /// Everything about the connection but what is done with it.
 pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connector, Failure> {
     let tls = has_tls(config);
@@ -163,7 +169,7 @@ fn has_tls(config: &Config) -> bool {
     !config.no_tls && (given || config.os_certs || config.port == Some(8883))
 }
 
-fn local_address(bind: &str) -> Result<IpAddr, Failure> {
+pub(super) fn local_address(bind: &str) -> Result<IpAddr, Failure> {
     let wrong =
         |error: io::Error| Failure::run(1, format!("Error: Cannot come from {bind}: {}", plain(&error)));
     let found = (bind, 0).to_socket_addrs().map_err(wrong)?.next();
@@ -376,7 +382,7 @@ fn refused(reason: ReasonCode, version: Version) -> Failure {
 }
 
 /// An error of the system without its number.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(at) => String::from(&text[..at]),
