@@ -89,6 +89,7 @@ fn the_package_installs_serves_and_goes() {
         ("/usr/bin/hikyaku-pub", "root:root 755"),
         ("/usr/bin/hikyaku-sub", "root:root 755"),
         ("/usr/bin/hikyaku-rr", "root:root 755"),
+        ("/usr/bin/hikyaku-bench", "root:root 755"),
         ("/etc/hikyaku", "root:root 755"),
         ("/etc/hikyaku/conf.d", "root:root 755"),
         ("/etc/hikyaku/hikyaku.conf", "root:root 644"),
@@ -99,7 +100,7 @@ fn the_package_installs_serves_and_goes() {
     ] {
         assert_eq!(owner(path), expected, "{path}");
     }
-    for tool in ["hikyaku", "hikyaku-passwd", "hikyaku-pub", "hikyaku-sub", "hikyaku-rr"] {
+    for tool in ["hikyaku", "hikyaku-passwd", "hikyaku-pub", "hikyaku-sub", "hikyaku-rr", "hikyaku-bench"] {
         let bytes = fs::metadata(format!("/usr/bin/{tool}")).unwrap().len();
         assert!(bytes < 8 << 20, "{tool} has {bytes} bytes: is it stripped?");
     }
@@ -110,7 +111,9 @@ fn the_package_installs_serves_and_goes() {
     );
     let files = run(Command::new("dpkg").args(["-L", "hikyaku"]));
     let unit = files.lines().find(|file| file.ends_with(UNIT)).expect("there is a unit").to_owned();
-    assert!(files.lines().any(|file| file == "/usr/share/man/man8/hikyaku.8.gz"), "{files}");
+    for page in ["man8/hikyaku.8.gz", "man1/hikyaku-bench.1.gz"] {
+        assert!(files.lines().any(|file| file == format!("/usr/share/man/{page}")), "{files}");
+    }
 
     the_unit_is_right(&unit);
     the_defaults_are_for_this_machine();

@@ -1,5 +1,5 @@
 //! `hikyaku-pub`, `hikyaku-sub` and `hikyaku-rr` in the place of mosquitto's: the same script with both, at
-//! hikyaku's broker and at mosquitto's, shows the same.
+//! hikyaku's broker and at mosquitto's, shows the same. And `hikyaku-bench`, which measures either.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -192,4 +192,27 @@ fn retained_messages() {
         text.push_str(&run(make, "sub", server, &args).stdout);
         text
     });
+}
+
+#[test]
+fn either_broker_is_measured() {
+    for server in [Server::hikyaku(), Server::mosquitto()] {
+        for mode in ["p2p", "fan-in", "fan-out"] {
+            for (qos, version) in [("0", "311"), ("1", "5"), ("2", "31")] {
+                let args = [mode, "-n", "10", "-C", "1000", "-q", qos, "-V", version, "--threads", "2"];
+                let end = run(Make::Ours, "bench", &server, &args);
+                let received = if mode == "fan-out" { "10,000" } else { "1,000" };
+                let book = format!("1,000 sent, {received} received, 0 lost, 0 duplicated, 0 out of order\n");
+                assert!(end.stdout.contains(&book) && end.code == 0, "{args:?} {end:?}");
+            }
+        }
+        let args = ["p2p", "-n", "5", "--rate", "500", "--duration", "2", "--threads", "1"];
+        let end = run(Make::Ours, "bench", &server, &args);
+        assert!(
+            end.stdout.contains(" 0 lost, 0 duplicated") && end.stderr.contains("/s received  p50 "),
+            "{end:?}"
+        );
+        let end = run(Make::Ours, "bench", &server, &["conn", "-n", "500", "--duration", "0.1"]);
+        assert!(end.stdout.contains("500 opened in ") && end.code == 0, "{end:?}");
+    }
 }
