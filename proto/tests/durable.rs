@@ -138,6 +138,69 @@ fn a_store_that_fails_promises_nothing() {
 }
 
 #[test]
+fn a_suback_waits_for_no_records_but_its_own() {
+    const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    for shards in [1, 2, 3] {
+        let mut rig = Rig::kept(shards, 0, quiet());
+        for name in NAMES {
+            rig.run(&format!(
+                "q{name}> CONNECT q{name}; SUBSCRIBE id=1 t:1\n q{name}< CONNACK 0; SUBACK 1 1\n q{name}!
+                 k{name}> CONNECT k{name} v5 expiry=9\n k{name}< CONNACK 0
+                 w{name}> CONNECT w{name} v5 clean will=w,w\n w{name}< CONNACK 0"
+            ));
+        }
+        rig.run("p> CONNECT p clean\n p< CONNACK 0");
+        rig.syncs = false;
+        // Every shard has something that is not kept yet.
+        rig.run("p> PUBLISH t x q1 id=1\n p<");
+        for name in NAMES {
+            rig.run(&format!("k{name}> SUBSCRIBE id=1 u{name}/+\n k{name}<"));
+        }
+        for failed in [false, true] {
+            rig.store_failed(failed);
+            for name in NAMES {
+                let by = if failed { "v" } else { "w" };
+                let connect = if failed { "CONNECT {} clean; " } else { "" };
+                let connack = if failed { "CONNACK 0; " } else { "" };
+                rig.run(&format!(
+                    "{by}{name}> {}SUBSCRIBE id=1 $share/{name}/v u{name}/#\n {by}{name}< {connack}SUBACK 1 0 0",
+                    connect.replace("{}", &format!("v{name}")),
+                ));
+            }
+        }
+        rig.run("p> PUBLISH ua/x y\n wa< PUBLISH ua/x y\n va< PUBLISH ua/x y\n ka< PUBLISH ua/x y");
+        rig.store_failed(false);
+        sync(&mut rig);
+        let news = NAMES.map(|name| rig.news(&format!("k{name}")));
+        assert_eq!(news, NAMES.map(|_| "SUBACK 1 0"));
+        sync(&mut rig);
+        rig.run("p< PUBACK 1");
+    }
+}
+
+#[test]
+fn subscriptions_that_cannot_be_kept_are_refused() {
+    for shards in [1, 3] {
+        let mut rig = Rig::kept(shards, 0, quiet());
+        rig.run(
+            "a> CONNECT a v5 expiry=9; SUBSCRIBE id=1 t:1\n a< CONNACK 0; SUBACK 1 1
+             b> CONNECT b; SUBSCRIBE id=1 t:1\n b< CONNACK 0; SUBACK 1 1
+             c> CONNECT c; SUBSCRIBE id=1 t:1\n c< CONNACK 0; SUBACK 1 1
+             w> CONNECT w v5 clean will=w,w; SUBSCRIBE id=1 t:1\n w< CONNACK 0; SUBACK 1 1",
+        );
+        rig.syncs = false;
+        rig.store_failed(true);
+        rig.run(
+            "a> SUBSCRIBE id=2 u; UNSUBSCRIBE id=3 t t\n a< SUBACK 2 0x83; UNSUBACK 3 0x83 0x83
+             b> SUBSCRIBE id=2 u\n b< CLOSED
+             c> UNSUBSCRIBE id=2 t\n c< CLOSED
+             w> SUBSCRIBE id=2 u\n w< SUBACK 2 0\n w> UNSUBSCRIBE id=3 t\n w< UNSUBACK 3 0
+             w> PUBLISH t x; PUBLISH u x\n w< PUBLISH u x\n a< PUBLISH t x",
+        );
+    }
+}
+
+#[test]
 fn a_long_queue_is_left_in_the_store() {
     let mut rig = Rig::kept(1, 0, Config { max_queued_messages: 1000, ..quiet() });
     rig.run("s> CONNECT s; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1\n s!\n p> CONNECT p clean\n p< CONNACK 0");

@@ -86,6 +86,8 @@ pub struct Shard {
     waiting: Slab<subscribe::Waiting>,
     /// Those that wait for a gate, in the order of gates.
     waiting_gates: VecDeque<(u64, u32)>,
+    /// Those that wait for their own records, in the order of these.
+    waiting_records: VecDeque<(u64, u32)>,
     /// How much matching and delivering the input at hand has caused.
     effort: usize,
 
@@ -96,6 +98,8 @@ pub struct Shard {
     opened: u64,
     /// Whether `gate` was given out this turn and still collects.
     gate_used: bool,
+    /// The last gate before which all peers have handled what was sent to them, kept or not.
+    heard: u64,
     /// The gate behind the last interest told.
     interest_gate: u64,
     credit_wait: bool,
@@ -185,12 +189,14 @@ impl Shard {
             replays: Slab::new(),
             waiting: Slab::new(),
             waiting_gates: VecDeque::new(),
+            waiting_records: VecDeque::new(),
             effort: 0,
             peers: (0..shards).map(|_| Peer::default()).collect(),
             barriers: VecDeque::new(),
             gate: 0,
             opened: 0,
             gate_used: false,
+            heard: 0,
             interest_gate: 0,
             credit_wait: false,
             gated: Vec::new(),

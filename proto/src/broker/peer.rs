@@ -248,7 +248,7 @@ pub(super) struct Barrier {
 
 impl Shard {
     /// The gate that opens when all peers have handled what was sent to them up to the end of this turn, and all that
-    /// came of it until then is kept, here and there.
+    /// came of it until then is kept, here and there. What only needs the former waits until it is heard.
     pub(super) fn gate(&mut self) -> u64 {
         if self.shards == 1 && !self.keeper.pending() {
             return 0;
@@ -337,6 +337,7 @@ impl Shard {
     }
 
     pub(super) fn open_gates(&mut self) {
+        self.hear();
         let before = self.opened;
         while let Some(barrier) = self.barriers.front()
             && self.keeper.stored() >= barrier.emitted
@@ -363,10 +364,24 @@ impl Shard {
                 self.resume(id, Pause::Gates);
             }
         }
-        self.release_joins();
-        self.release_subscribes();
         self.release_held();
         self.forget_forwarded();
+    }
+
+    /// Lets go what needs all peers to know something, whether or not anything is kept.
+    fn hear(&mut self) {
+        let before = self.heard;
+        let at = self.barriers.partition_point(|b| b.gate <= before);
+        for barrier in self.barriers.range(at..) {
+            if self.peers.iter().zip(&barrier.sent).any(|(p, sent)| p.acked < *sent) {
+                break;
+            }
+            self.heard = barrier.gate;
+        }
+        if self.heard > before {
+            self.release_joins();
+            self.release_subscribes();
+        }
     }
 
     /// The store has more: what was handled before may be settled.

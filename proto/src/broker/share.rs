@@ -5,7 +5,7 @@ use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, SessionKey};
 use super::publish::{Qos0, Subscription, group_subscriber};
-use super::store::{StoreOp, StoredSubscription};
+use super::store::StoredSubscription;
 use crate::codec::{QoS, SubscribeOptions};
 use crate::message::Message;
 use crate::session::{Delivery, SubscriptionIds};
@@ -39,7 +39,7 @@ struct Group {
 pub(super) struct Groups {
     groups: Slab<Group>,
     by_filter: BTreeMap<Box<str>, u32>,
-    /// Joins to be confirmed when their gates open, in the order of these.
+    /// Joins to be confirmed when all have heard of them, in the order of their gates.
     joining: VecDeque<(u64, ShardId, u32)>,
 }
 
@@ -140,7 +140,7 @@ impl Shard {
         if session.shares.remove(filter).is_none() {
             return false;
         }
-        self.keep_of(index, 1, |id| StoreOp::Unsubscribe { id, filter: filter.into() });
+        self.keep_unsubscription(index, filter);
         self.leave_share(filter, key);
         true
     }
@@ -197,10 +197,10 @@ impl Shard {
         }
     }
 
-    /// Gates opened: members may be told.
+    /// All have heard more: members may be told.
     pub(super) fn release_joins(&mut self) {
         while let Some(&(gate, to, ticket)) = self.groups.joining.front()
-            && gate <= self.opened
+            && gate <= self.heard
         {
             self.groups.joining.pop_front();
             self.send_to_peer(to, PeerMessage::ShareJoined { ticket });

@@ -1,5 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE. A SUBACK leaves when a message published anywhere from then on will be
-//! delivered: at once with one shard, otherwise when every peer has acknowledged the new interest.
+//! delivered: at once with one shard, otherwise when every peer has acknowledged the new interest. That of a session that
+//! is kept also waits for its own records; nobody's waits for what others keep.
 
 use super::Shard;
 use super::conn::{Flow, Pause};
@@ -8,7 +9,8 @@ use super::interest::Change;
 use super::io::ConnId;
 use super::peer::{PeerMessage, ReplayKey};
 use super::publish::{Subscription, session_subscriber};
-use super::store::{StoreOp, StoredSubscription};
+use super::session::Session;
+use super::store::StoredSubscription;
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
@@ -25,8 +27,10 @@ pub(super) const REPLAYS_MAX: usize = 1024;
 /// A SUBACK that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    /// The gate that must have opened.
+    /// The gate whose interest all peers must have heard of.
     gate: u64,
+    /// The change that must be stored.
+    record: u64,
     /// How many owners of shared subscriptions have not answered.
     joins: u32,
     conn: ConnId,
@@ -46,6 +50,7 @@ impl Shard {
         let max_qos = self.config.limits(listener).max_qos;
         let mut waiting = Waiting {
             gate: 0,
+            record: 0,
             joins: 0,
             conn: id,
             packet_id: subscribe.packet_id,
@@ -79,6 +84,9 @@ impl Shard {
                 return self.fail(id, ReasonCode::ProtocolError, "No Local on a shared subscription");
             }
         }
+        if self.store_refuses(index) && !v5 {
+            return self.fail(id, ReasonCode::ServerUnavailable, "the store fails");
+        }
         let emitted = self.keeper.emitted();
         let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
         // [MQTT-3.8.4-5]: one after the other, with one code each [MQTT-3.8.4-6] in one SUBACK.
@@ -100,15 +108,18 @@ impl Shard {
         // Another subscriber may have told of the same pattern a moment ago: not all may know yet.
         waiting.gate = self.interest_gate;
         if self.keeper.emitted() > emitted {
-            waiting.gate = self.gate();
+            waiting.record = self.keeper.emitted();
         }
-        if waiting.joins == 0 && waiting.gate <= self.opened {
+        if self.may_leave(&waiting) {
             self.waiting.remove(ticket);
             self.finish_subscribe(waiting);
             return self.after_subscribe(id, index);
         }
-        if waiting.gate > self.opened {
+        if waiting.gate > self.heard {
             self.waiting_gates.push_back((waiting.gate, ticket));
+        }
+        if waiting.record > self.keeper.stored() {
+            self.waiting_records.push_back((waiting.record, ticket));
         }
         self.waiting[ticket] = waiting;
         if let Some(conn) = self.conn(id) {
@@ -133,6 +144,12 @@ impl Shard {
         self.after_answer(id)
     }
 
+    /// Whether a change of the subscriptions of a session would have to be kept and cannot be.
+    fn store_refuses(&self, index: u32) -> bool {
+        let kept = |s: &Session| s.kept.is_some() && s.expiry_s > 0;
+        self.keeper.failed && self.sessions.get(index).is_some_and(kept)
+    }
+
     fn bad_filter(&mut self, id: ConnId, v5: bool, error: TopicError) -> Flow {
         debug!("A topic filter on connection {} is not one: {error}.", id.index);
         let reason = if v5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::MalformedPacket };
@@ -145,10 +162,9 @@ impl Shard {
             self.log_session_denial(Denial::Subscribe, index, filter.filter());
             return Some(ReasonCode::NotAuthorized);
         }
-        if self.keeper.failed && session.kept.is_some() {
+        if self.store_refuses(index) {
             return Some(ReasonCode::ImplementationSpecificError);
         }
-        let session = &self.sessions[index];
         let count = self.subscriptions.count_of(session_subscriber(index)) + session.shares.len();
         (count >= self.config.max_subscriptions as usize).then_some(ReasonCode::QuotaExceeded)
     }
@@ -217,14 +233,24 @@ impl Shard {
         });
     }
 
-    /// Gates opened: some SUBACKs may leave.
+    /// Peers have heard more, or more is stored: some SUBACKs may leave.
     pub(super) fn release_subscribes(&mut self) {
         while let Some(&(gate, ticket)) = self.waiting_gates.front()
-            && gate <= self.opened
+            && gate <= self.heard
         {
             self.waiting_gates.pop_front();
             self.check_waiting(ticket);
         }
+        while let Some(&(record, ticket)) = self.waiting_records.front()
+            && record <= self.keeper.stored()
+        {
+            self.waiting_records.pop_front();
+            self.check_waiting(ticket);
+        }
+    }
+
+    fn may_leave(&self, waiting: &Waiting) -> bool {
+        waiting.joins == 0 && waiting.gate <= self.heard && waiting.record <= self.keeper.stored()
     }
 
     /// The owner of a shared subscription has told everyone.
@@ -236,8 +262,7 @@ impl Shard {
     }
 
     fn check_waiting(&mut self, ticket: u32) {
-        let opened = self.opened;
-        if !self.waiting.get(ticket).is_some_and(|w| w.joins == 0 && w.gate <= opened) {
+        if !self.waiting.get(ticket).is_some_and(|w| self.may_leave(w)) {
             return;
         }
         let Some(waiting) = self.waiting.remove(ticket) else { return };
@@ -269,6 +294,10 @@ impl Shard {
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         let (index, v5) = (conn.session, conn.link.version.is_v5());
         let mount = conn.mount.clone();
+        let refused = self.store_refuses(index);
+        if refused && !v5 {
+            return self.fail(id, ReasonCode::ServerUnavailable, "the store fails");
+        }
         let emitted = self.keeper.emitted();
         let mut codes = Vec::with_capacity(unsubscribe.len());
         for filter in unsubscribe.filters() {
@@ -281,14 +310,17 @@ impl Shard {
                 Ok(filter) => filter,
                 Err(error) => return self.bad_filter(id, v5, error),
             };
+            if refused {
+                codes.push(ReasonCode::ImplementationSpecificError as u8);
+                continue;
+            }
             let existed = if filter.share().is_some() {
                 self.unjoin_share(index, filter.as_str())
             } else {
                 // [MQTT-3.10.4-1]
                 let existed = self.subscriptions.remove(filter.filter(), session_subscriber(index)).is_some();
                 if existed {
-                    let kept = |id| StoreOp::Unsubscribe { id, filter: filter.filter().into() };
-                    self.keep_of(index, 1, kept);
+                    self.keep_unsubscription(index, filter.filter());
                     self.end_replays_of(index, filter.filter());
                     for change in self.interest.count(filter.filter(), false).into_iter().flatten() {
                         self.announce(change);

@@ -119,6 +119,13 @@ impl Shard {
         }
     }
 
+    /// Keeps that a session has unsubscribed.
+    pub(in crate::broker) fn keep_unsubscription(&mut self, index: u32, filter: &str) {
+        if self.sessions.get(index).is_some_and(|s| s.expiry_s > 0) {
+            self.keep_of(index, 1, |id| StoreOp::Unsubscribe { id, filter: filter.into() });
+        }
+    }
+
     /// Retains a message, or removes the one of its topic if it is empty.
     pub(in crate::broker) fn store_retained(&mut self, message: Message) {
         // While the store fails, what nobody was promised does not pile up.
@@ -186,6 +193,7 @@ impl Shard {
         self.keeper.stored = self.keeper.stored.max(upto);
         self.send_forwards();
         self.settle();
+        self.release_subscribes();
         self.open_gates();
     }
 
