@@ -12,6 +12,8 @@ pub enum Command {
     Test(Run),
     /// Take over what mosquitto kept in this file.
     Import(Run, PathBuf),
+    /// Save what can be read of a damaged store: that in the directory, or of the configuration.
+    Salvage(Run, Option<PathBuf>),
     /// Print how to call it.
     Help,
     /// Print the version.
@@ -49,6 +51,7 @@ hikyaku is an MQTT broker.
 Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
        PROGRAM --test-config [-c] config_file
        PROGRAM [-c config_file] --import-mosquitto-db file
+       PROGRAM --salvage [-c config_file | directory]
 
  -c, --config-file FILE    read the configuration from FILE (in mosquitto.conf's syntax);
                            without it only this machine may connect
@@ -57,6 +60,8 @@ Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
  -p, --port PORT           listen on PORT, for this machine only; may be given several times;
                            without '-c': instead of 1883
  -q, --quiet               log nothing, whatever the configuration says
+     --salvage [DIRECTORY] while no broker runs: save what can be read of the data kept in DIRECTORY,
+                           or in 'persistence_location', and keep the damaged files
  -t, --test-config [FILE]  say what is wrong with the configuration, and end
  -v, --verbose             log everything, whatever the configuration says
      --import-mosquitto-db FILE
@@ -81,6 +86,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
     let mut run = Run::default();
     let mut test = false;
     let mut import = None;
+    let mut salvage = None;
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         let arg = arg.to_string_lossy().into_owned();
@@ -90,6 +96,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             if let Some(file) = args.next_if(|next| !is_option(next)) {
                 run.config = Some(file.into());
             }
+            continue;
+        }
+        if arg == "--salvage" {
+            salvage = Some(args.next_if(|next| !is_option(next)).map(PathBuf::from));
             continue;
         }
         let mut value = |what: &str| {
@@ -119,6 +129,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String
             }
             _ => return Err(format!("Error: Unknown option '{}'.\n{HINT}", arg.escape_debug())),
         }
+    }
+    if let Some(directory) = salvage {
+        return Ok(Command::Salvage(run, directory));
     }
     match (test, &run.config, import) {
         (true, None, _) => {
@@ -173,6 +186,9 @@ mod tests {
         assert_eq!(parsed(""), Ok(Command::Run(Run::default())));
         let named = Run { config: Some("y".into()), verbosity: Some(Verbosity::Quiet), ..Run::default() };
         assert_eq!(parsed("-t y -q -v"), Ok(Command::Test(named)));
+        let salvage = Run { config: Some("y".into()), ..Run::default() };
+        assert_eq!(parsed("--salvage -c y"), Ok(Command::Salvage(salvage, None)));
+        assert_eq!(parsed("--salvage d"), Ok(Command::Salvage(Run::default(), Some("d".into()))));
         let named = Run { config: Some("y".into()), ..Run::default() };
         assert_eq!(parsed("--import-mosquitto-db f -c y"), Ok(Command::Import(named, "f".into())));
         assert_eq!(parsed("-v --help"), Ok(Command::Help));

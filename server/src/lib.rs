@@ -43,7 +43,7 @@ pub use foresight::foresee;
 pub use import::{ImportError, MosquittoDb, Summary};
 pub use inherited::Inherited;
 pub use server::{Bindings, Options, Remote, Server, StartError};
-pub use store::StoreError;
+pub use store::{Rescued, StoreError, rescue};
 pub use transport::Certificates;
 pub use user::{Obstacle, User, unwritable};
 pub use watch::Watch;

@@ -11,7 +11,8 @@ use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
 use hikyaku::{
-    Bindings, Certificates, Inherited, MosquittoDb, Options, Remote, StartError, User, Watch, unwritable,
+    Bindings, Certificates, Inherited, MosquittoDb, Options, Remote, Rescued, StartError, User, Watch,
+    unwritable,
 };
 use logger::Logger;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -29,6 +30,8 @@ use systemd::Notifier;
 const USAGE: u8 = 3;
 /// It cannot start or go on.
 const FAILURE: u8 = 1;
+/// What was saved may not be all there was.
+const DAMAGED: u8 = 2;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
             Ok(summary) => print(&mut std::io::stdout(), &summary, 0),
             Err(Failure { code, message }) => print(&mut std::io::stderr(), &message, code),
         },
+        Ok(Command::Salvage(run, directory)) => salvage(&run, directory),
         Ok(Command::Help) => print(&mut std::io::stdout(), &cli::help(program.as_deref()), 0),
         Ok(Command::Version) => print(&mut std::io::stdout(), &format!("hikyaku version {VERSION}\n"), 0),
         Err(message) => print(&mut std::io::stderr(), &(message + "\n"), USAGE),
@@ -74,6 +78,30 @@ fn test(run: &Run) -> ExitCode {
             print(&mut std::io::stdout(), &format!("{listeners}Configuration file is OK.\n"), 0)
         }
         Err(problems) => print(&mut std::io::stderr(), &lines(problems), USAGE),
+    }
+}
+
+/// Saves what can be read of a damaged store.
+fn salvage(run: &Run, directory: Option<PathBuf>) -> ExitCode {
+    let location = match directory
+        .map_or_else(|| read(run, &[]).map(|(s, _)| s.persistence.location), |d| Ok(Some(d)))
+    {
+        Ok(location) => location.unwrap_or_else(|| PathBuf::from(".")),
+        Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
+    };
+    // The engine may panic over damage. That is caught, and said in the lines below.
+    std::panic::set_hook(Box::new(|panic| {
+        if !panic.location().is_some_and(|at| at.file().contains("redb")) {
+            print(&mut std::io::stderr(), &lines([panic]), FAILURE);
+        }
+    }));
+    let mut tell = |line: String| {
+        print(&mut std::io::stdout(), &lines([line]), 0);
+    };
+    match hikyaku::rescue(&location, &mut tell) {
+        Ok(Rescued::Whole) => ExitCode::SUCCESS,
+        Ok(Rescued::Renewed) => ExitCode::from(DAMAGED),
+        Err(e) => print(&mut std::io::stderr(), &lines([format!("Error: {e}")]), FAILURE),
     }
 }
 

@@ -19,7 +19,7 @@ const DAMAGED: TableDefinition<&[u8], &[u8]> = TableDefinition::new("damaged");
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 /// How much of the file is kept in memory.
-const CACHE_BYTES: usize = 12 << 20;
+pub(super) const CACHE_BYTES: usize = 12 << 20;
 
 /// What went wrong with the base.
 #[derive(Debug)]
@@ -108,9 +108,7 @@ impl Base {
             let table = db.begin_read()?.open_table(META)?;
             let number = |name| Ok::<_, BaseError>(table.get(name)?.map(|n| n.value()));
             let Some(format) = number("format")? else { return Ok(None) };
-            if format > FORMAT.into() {
-                return Err(BaseError::Newer(format!("its format is {format}, not {FORMAT}")));
-            }
+            known_format(format)?;
             let run = number("run")?.unwrap_or(0) as u32;
             let placement = number("placement")?
                 .ok_or_else(|| BaseError::Corrupt("it does not say how names are hashed".into()))?;
@@ -208,6 +206,14 @@ fn change(records: &mut Table<'_, &[u8], &[u8]>, changes: &Layer) -> Result<()> 
     Ok(())
 }
 
+/// What a later version wrote is not for this one.
+pub(super) fn known_format(format: u64) -> Result<()> {
+    match format > FORMAT.into() {
+        true => Err(BaseError::Newer(format!("its format is {format}, not {FORMAT}"))),
+        false => Ok(()),
+    }
+}
+
 /// The value of a key.
 pub(super) fn get(reader: &Reader, key: &[u8]) -> Result<Option<Box<[u8]>>> {
     guard(|| Ok(reader.get(key)?.map(|value| value.value().into())))
@@ -257,6 +263,12 @@ impl From<io::Error> for BaseError {
 impl From<StorageError> for BaseError {
     fn from(e: StorageError) -> Self {
         match e {
+            // Not the system's words, but the engine's: of a file that is no database, or is too short for one.
+            StorageError::Io(e)
+                if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                BaseError::Corrupt(e.to_string())
+            }
             StorageError::Io(e) => BaseError::Io(e),
             StorageError::Corrupted(what) => BaseError::Corrupt(what),
             other => BaseError::Io(io::Error::other(other.to_string())),
@@ -269,6 +281,7 @@ impl From<DatabaseError> for BaseError {
         match e {
             DatabaseError::Storage(e) => e.into(),
             DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => BaseError::Locked,
+            DatabaseError::RepairAborted => BaseError::Corrupt("it cannot be repaired".into()),
             DatabaseError::UpgradeRequired(n) => BaseError::Newer(format!("its file format is {n}")),
             other => BaseError::Io(io::Error::other(other.to_string())),
         }

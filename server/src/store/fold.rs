@@ -200,6 +200,11 @@ impl Fold {
         self.ended.push_back(id);
     }
 
+    /// How many sessions that ended have records left.
+    pub fn remains(&self) -> usize {
+        self.ended.len()
+    }
+
     /// Whether sessions that ended have records left.
     pub fn has_remains(&self) -> bool {
         !self.ended.is_empty()

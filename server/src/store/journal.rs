@@ -105,8 +105,13 @@ impl Journal {
     }
 }
 
+/// The name of a segment's file.
+pub(super) fn name(segment: u64) -> String {
+    format!("journal-{segment:012}")
+}
+
 fn path(dir: &Path, segment: u64) -> PathBuf {
-    dir.join(format!("journal-{segment:012}"))
+    dir.join(name(segment))
 }
 
 fn create(dir: &Path, segment: u64) -> io::Result<Arc<File>> {

@@ -18,11 +18,15 @@ mod fill;
 mod fold;
 mod journal;
 mod layer;
+mod overlay;
+mod pages;
 mod recover;
+mod rescue;
 mod salvage;
 mod thread;
 mod view;
 
+pub use rescue::{Rescued, rescue};
 pub(crate) use thread::{Batch, Store};
 
 use crate::clock::Clock;
@@ -151,7 +155,7 @@ impl Opened {
         let began = Instant::now();
         let run = before.run + 1;
         shards.iter_mut().for_each(|shard| shard.keep_from(run));
-        let found = match recover::check(&mut fold, clock) {
+        let found = match recover::check(&mut fold, clock, &mut |what| log::error!("{what}")) {
             Err(BaseError::Corrupt(why)) => {
                 let View { recent, base, .. } = fold.view;
                 base.close();
@@ -159,7 +163,7 @@ impl Opened {
                 let mut view = View::new(base);
                 view.recent = recent;
                 fold = Fold::new(view, run, settings.retained);
-                recover::check(&mut fold, clock)
+                recover::check(&mut fold, clock, &mut |what| log::error!("{what}"))
             }
             found => found,
         };
@@ -248,7 +252,8 @@ impl fmt::Display for StoreError {
             StoreError::Io { path, cause } => write!(f, "Cannot keep data in {}: {cause}.", path.display()),
             StoreError::Damaged { path, what } => write!(
                 f,
-                "What is kept in {} cannot be read: {what}. It was left as it is; move it away to start without it.",
+                "What is kept in {} cannot be read: {what}. It was left as it is. 'hikyaku --salvage' saves what can be read; \
+                 move it away to start without it.",
                 path.display()
             ),
         }

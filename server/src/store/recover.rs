@@ -44,7 +44,7 @@ struct Forward {
 }
 
 /// Counts who names each message, and looks at everything.
-pub(super) fn check(fold: &mut Fold, clock: Clock) -> Result<Found, BaseError> {
+pub(super) fn check(fold: &mut Fold, clock: Clock, tell: &mut dyn FnMut(String)) -> Result<Found, BaseError> {
     let at = clock.of_store();
     let mut found = Found::default();
     let mut named: Vec<(u16, u64)> = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn check(fold: &mut Fold, clock: Clock) -> Result<Found, BaseError> {
             Err(why) => {
                 let owner =
                     home.as_ref().filter(|(h, _)| Some(*h) == id).map(|(_, name): &(_, Box<str>)| &**name);
-                log::error!("{} is damaged and put aside: {why}.", describe(key, value, owner));
+                tell(format!("{} is damaged and put aside: {why}.", describe(key, value, owner)));
                 if id.is_some() && key.get(13) == Some(&0) {
                     broken = id;
                 }
@@ -88,7 +88,7 @@ pub(super) fn check(fold: &mut Fold, clock: Clock) -> Result<Found, BaseError> {
         ControlFlow::Continue(())
     })?;
     ended.into_iter().for_each(|id| fold.ended(id));
-    check_bodies(fold, clock, named, &mut found)?;
+    check_bodies(fold, clock, named, &mut found, tell)?;
     Ok(found)
 }
 
@@ -97,6 +97,7 @@ fn check_bodies(
     clock: Clock,
     mut named: Vec<(u16, u64)>,
     found: &mut Found,
+    tell: &mut dyn FnMut(String),
 ) -> Result<(), BaseError> {
     let at = clock.of_store();
     named.sort_unstable();
@@ -119,7 +120,7 @@ fn check_bodies(
                 None => unneeded.push(key.into()),
             },
             Err(why) => {
-                log::error!("{} is damaged and put aside: {why}.", describe(key, value, None));
+                tell(format!("{} is damaged and put aside: {why}.", describe(key, value, None)));
                 found.damaged.push(key.into());
                 found.lost.extend(users.map(|u| u[0]));
             }
@@ -129,6 +130,45 @@ fn check_bodies(
     found.lost.extend(named.map(|n| n[0]));
     counts.into_iter().for_each(|(id, users)| fold.count(id, users));
     unneeded.into_iter().for_each(|key| fold.remove(key));
+    Ok(())
+}
+
+/// Counts what there is, and puts aside, by name, what has lost its message.
+pub(super) fn take_stock(
+    fold: &Fold,
+    found: &mut Found,
+    clock: Clock,
+    tell: &mut dyn FnMut(String),
+) -> Result<(), BaseError> {
+    let at = clock.of_store();
+    let mut home: Option<(SessionId, Box<str>)> = None;
+    let mut lost: BTreeMap<Box<str>, u64> = BTreeMap::new();
+    fold.view.visit(all_but_bodies(), |key, value| {
+        match read(key, value, at) {
+            Ok(Record::Session(id, state)) => home = Some((id, state.client_id)),
+            Ok(Record::Retained { topic, body, .. }) if found.lost.contains(&name(body)) => {
+                tell(format!("The retained message of {} is lost.", topic.escape_debug()));
+                found.damaged.push(key.into());
+            }
+            Ok(Record::Retained { .. }) => found.retained += 1,
+            Ok(Record::Queued(id, _, queued)) => {
+                let Some((_, client)) = home.as_ref().filter(|(known, _)| *known == id) else {
+                    return ControlFlow::Continue(());
+                };
+                if found.lost.contains(&name(queued.body)) {
+                    *lost.entry(client.clone()).or_default() += 1;
+                    found.damaged.push(key.into());
+                } else {
+                    found.queued += 1;
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    for (client, n) in lost {
+        tell(format!("Of the queue of client {} {n} messages are lost.", client.escape_debug()));
+    }
     Ok(())
 }
 
@@ -144,6 +184,20 @@ fn session_of(key: &[u8]) -> Option<SessionId> {
     let (count, _) = key.split_first_chunk()?;
     let (slot, origin) = (u16::from_be_bytes(*slot), u16::from_be_bytes(*origin));
     Some(SessionId { slot, origin, count: u64::from_be_bytes(*count) })
+}
+
+/// What kind of record stands at a key, and how to call one and many.
+pub(super) fn kind(key: &[u8]) -> (&'static str, &'static str) {
+    match (key.first(), key.get(13)) {
+        (Some(b'b'), _) => ("message", "messages"),
+        (Some(b'r'), _) => ("retained message", "retained messages"),
+        (Some(b'f' | b'm'), _) => ("message between workers", "messages between workers"),
+        (Some(b's'), Some(0)) => ("session", "sessions"),
+        (Some(b's'), Some(1)) => ("subscription", "subscriptions"),
+        (Some(b's'), Some(2 | 3)) => ("packet id", "packet ids"),
+        (Some(b's'), Some(4)) => ("place in a queue", "places in queues"),
+        _ => ("other record", "other records"),
+    }
 }
 
 /// What a record is about, as far as can be told.
