@@ -1,6 +1,7 @@
 //! The base: a redb database with all records but those of the newest changes.
 
 use super::layer::{Key, Layer};
+use super::salvage::with_end;
 use hikyaku_proto::broker::store::record::FORMAT;
 use redb::{
     Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, Table, TableDefinition,
@@ -60,6 +61,27 @@ pub(super) type Reader = ReadOnlyTable<&'static [u8], &'static [u8]>;
 type Result<T> = std::result::Result<T, BaseError>;
 
 impl Base {
+    /// Opens the database. If there is none, one is made under another name first: who loses the power meanwhile has none, and
+    /// not a part of one.
+    pub fn open_or_make(path: &Path) -> Result<Base> {
+        if !path.exists() {
+            let fresh = with_end(path, ".new");
+            match std::fs::remove_file(&fresh) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
+                _ => Base::open(&fresh)?.close(),
+            }
+            #[cfg(test)]
+            super::power::note(&fresh, super::power::Event::Rename);
+            std::fs::rename(&fresh, path)?;
+            if let Some(dir) = path.parent() {
+                std::fs::File::open(dir)?.sync_all()?;
+            }
+            #[cfg(test)]
+            super::power::note(path, super::power::Event::SyncNames);
+        }
+        Base::open(path)
+    }
+
     /// Opens the database, or makes one.
     pub fn open(path: &Path) -> Result<Base> {
         let base = Base { path: path.into(), db: RwLock::new(None) };
@@ -75,7 +97,12 @@ impl Base {
             Ok(())
         }));
         *place = Some(guard(|| {
-            let db = Builder::new().set_cache_size(CACHE_BYTES).create(&self.path)?;
+            let mut builder = Builder::new();
+            builder.set_cache_size(CACHE_BYTES);
+            #[cfg(not(test))]
+            let db = builder.create(&self.path)?;
+            #[cfg(test)]
+            let db = builder.create_with_backend(super::power::Recorded::open(&self.path)?)?;
             let mut change = db.begin_write()?;
             change.set_quick_repair(true);
             change.open_table(RECORDS)?;

@@ -20,6 +20,8 @@ mod journal;
 mod layer;
 mod overlay;
 mod pages;
+#[cfg(test)]
+mod power;
 mod recover;
 mod rescue;
 mod salvage;
@@ -106,7 +108,7 @@ impl Opened {
         let lock = lock(&path)?;
         let wrong = |e| StoreError::of(&path, e);
         let file = path.join(BASE);
-        let base = Base::open(&file).or_else(|e| match e {
+        let base = Base::open_or_make(&file).or_else(|e| match e {
             BaseError::Corrupt(why) => salvage(&path, &why).and_then(|()| Base::open(&file)),
             other => Err(other),
         });

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 /// What a group may grow to before it is written.
 const GROUP_BYTES: usize = 4 << 20;
 /// What is held in memory above the base before it is brought there.
-const RECENT_BYTES: usize = 4 << 20;
+const RECENT_BYTES: usize = if cfg!(test) { 32 << 10 } else { 4 << 20 };
 /// How long a segment of the journal gets.
 const SEGMENT_BYTES: u64 = 32 << 20;
 /// What may be held in memory while the base is slow; then the workers wait.
@@ -424,6 +424,10 @@ impl Keeper {
     }
 
     fn post(&mut self, shard: ShardId, letter: Letter) {
+        #[cfg(test)]
+        if let Letter::Stored { upto } = letter {
+            super::power::note(&self.store.path.join("-"), super::power::Event::Stored(upto));
+        }
         // A worker that has ended waits for nothing.
         if let Some(letterbox) = self.letterboxes.get(usize::from(shard))
             && letterbox.post(letter).is_ok()
