@@ -251,7 +251,9 @@ impl fmt::Display for StoreError {
                 "What is kept in {} is of a later version of hikyaku: {what}. It was left as it is.",
                 path.display()
             ),
-            StoreError::Io { path, cause } => write!(f, "Cannot keep data in {}: {cause}.", path.display()),
+            StoreError::Io { path, cause } => {
+                write!(f, "Cannot keep data in {}: {}.", path.display(), crate::unwritable(path, cause))
+            }
             StoreError::Damaged { path, what } => write!(
                 f,
                 "What is kept in {} cannot be read: {what}. It was left as it is. 'hikyaku --salvage' saves what can be read; \
