@@ -70,14 +70,12 @@ impl Base {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
                 _ => Base::open(&fresh)?.close(),
             }
-            #[cfg(test)]
-            super::power::note(&fresh, super::power::Event::Rename);
+            note!(&fresh, Rename);
             std::fs::rename(&fresh, path)?;
             if let Some(dir) = path.parent() {
                 std::fs::File::open(dir)?.sync_all()?;
             }
-            #[cfg(test)]
-            super::power::note(path, super::power::Event::SyncNames);
+            note!(path, SyncNames);
         }
         Base::open(path)
     }

@@ -4,8 +4,6 @@
 //! not hide those behind it: reading looks for the next one that is whole.
 
 use super::layer::Layer;
-#[cfg(test)]
-use super::power;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -94,8 +92,7 @@ impl Journal {
         buffer[4..8].copy_from_slice(&len.to_be_bytes());
         let sum = crc32fast::hash(&buffer[12..]);
         buffer[8..12].copy_from_slice(&sum.to_be_bytes());
-        #[cfg(test)]
-        power::note(&path(&self.dir, self.segment), power::Event::Write(self.len, buffer.clone()));
+        note!(&path(&self.dir, self.segment), Write(self.len, buffer.clone()));
         (&*self.file).write_all(buffer)?;
         self.len += buffer.len() as u64;
         // One very large group need not keep its memory.
@@ -106,8 +103,7 @@ impl Journal {
     /// Returns when all that was appended is on disk.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
-        #[cfg(test)]
-        power::note(&path(&self.dir, self.segment), power::Event::Sync);
+        note!(&path(&self.dir, self.segment), Sync);
         Ok(())
     }
 }
@@ -125,11 +121,9 @@ fn create(dir: &Path, segment: u64) -> io::Result<Arc<File>> {
     // A segment that an earlier attempt has left behind holds nothing that was confirmed.
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path(dir, segment))?;
-    #[cfg(test)]
-    power::note(&path(dir, segment), power::Event::Create);
+    note!(&path(dir, segment), Create);
     File::open(dir)?.sync_all()?;
-    #[cfg(test)]
-    power::note(&path(dir, segment), power::Event::SyncNames);
+    note!(&path(dir, segment), SyncNames);
     Ok(Arc::new(file))
 }
 
@@ -147,8 +141,7 @@ pub(super) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
 
 /// Removes a segment that is no longer needed.
 pub(super) fn remove(dir: &Path, segment: u64) -> io::Result<()> {
-    #[cfg(test)]
-    power::note(&path(dir, segment), power::Event::Remove);
+    note!(&path(dir, segment), Remove);
     fs::remove_file(path(dir, segment))
 }
 

@@ -13,6 +13,14 @@
 //! Files in the directory `hikyaku.store`: `lock`, `base.redb`, `journal-N`. Records are written as
 //! [`record`](hikyaku_proto::broker::store::record) says, each value with a CRC-32 of its key and itself behind it.
 
+/// Says what is done to a file to the tests of power failures, and nothing elsewhere.
+macro_rules! note {
+    ($path:expr, $event:ident $($of:tt)?) => {
+        #[cfg(test)]
+        super::power::note($path, super::power::Event::$event $($of)?)
+    };
+}
+
 mod base;
 mod fill;
 mod fold;
