@@ -464,6 +464,7 @@ impl Rig {
             assert!(shard.conns.iter().all(Option::is_none) && shard.replays.is_empty());
             assert!(shard.waiting.is_empty() && shard.gated.is_empty() && shard.barriers.is_empty());
             assert!(shard.work.is_empty() && shard.outputs.is_empty());
+            assert_eq!(shard.memory.idle(), (0, 0), "memory is counted that is not held");
             assert_eq!(shard.retained.idle(), (0, 0, 0), "replays left something behind");
         }
     }

@@ -25,8 +25,10 @@ pub struct Config {
     pub max_inflight_bytes: u64,
     /// How many messages a session may have queued beyond those in flight; more are dropped.
     pub max_queued_messages: u32,
-    /// How many bytes of messages a session may have queued.
+    /// How many bytes of messages a session may have queued that is not kept in a store.
     pub max_queued_bytes: u64,
+    /// How many bytes of messages a session may have queued in the store.
+    pub max_stored_bytes: u64,
     /// The longest keep alive granted, in seconds; 0 grants any.
     pub max_keepalive_s: u16,
     /// The largest payload passed on, in bytes.
@@ -43,8 +45,12 @@ pub struct Config {
     /// How many subscriptions a session may have.
     pub max_subscriptions: u32,
     /// How many sessions there may be in all shards; `u32::MAX` is no limit. Shards know of each other's by
-    /// [`Input::SessionsElsewhere`](super::Input::SessionsElsewhere).
+    /// [`Input::Elsewhere`](super::Input::Elsewhere).
     pub max_sessions: u32,
+    /// How many messages may be retained in all shards; `u64::MAX` is no limit. As above.
+    pub max_retained_messages: u64,
+    /// How many bytes these may have; `u64::MAX` is no limit. As above.
+    pub max_retained_bytes: u64,
     /// The longest session expiry interval granted, in seconds; `u32::MAX` grants any.
     pub max_session_expiry_s: u32,
     /// How long a connection may take until its CONNECT is complete, in seconds.
@@ -76,6 +82,7 @@ impl Default for Config {
             max_inflight_bytes: u64::MAX,
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
+            max_stored_bytes: u64::MAX,
             max_keepalive_s: 0,
             message_size_limit: u32::MAX,
             upgrade_outgoing_qos: false,
@@ -84,6 +91,8 @@ impl Default for Config {
             max_topic_separators: 200,
             max_subscriptions: 100_000,
             max_sessions: u32::MAX,
+            max_retained_messages: u64::MAX,
+            max_retained_bytes: u64::MAX,
             max_session_expiry_s: u32::MAX,
             connect_timeout_s: 10,
             connect_bytes_max: 100_000,

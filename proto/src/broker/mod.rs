@@ -28,6 +28,7 @@ mod exchange;
 mod interest;
 mod io;
 mod limits;
+mod memory;
 mod mount;
 pub mod peer;
 mod publish;
@@ -37,15 +38,17 @@ mod session;
 mod share;
 pub mod store;
 mod subscribe;
+mod sweep;
 mod sys;
 mod timer;
 
 pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
 pub use io::{
-    AUTH_ROUNDS_MAX, AuthStep, Authenticate, ConnId, Input, Output, Revoked, SHARDS_MAX, ShardId, Verdict,
+    AUTH_ROUNDS_MAX, AuthStep, Authenticate, ConnId, Holdings, Input, Output, Revoked, SHARDS_MAX, ShardId,
+    Verdict,
 };
 pub use limits::{AcceptedVersions, ListenerLimits};
-pub use sys::Counters;
+pub use sys::{Counters, Dropped, Refused};
 
 use crate::message::{Message, MessageId};
 use crate::outbox::{Outbox, Pool};
@@ -76,7 +79,8 @@ pub struct Shard {
     sessions: Slab<Session>,
     session_index: Index,
     last_serial: u32,
-    sessions_elsewhere: u32,
+    elsewhere: Holdings,
+    memory: memory::Memory,
 
     subscriptions: Trie<Subscription>,
     groups: share::Groups,
@@ -136,6 +140,8 @@ enum Work {
     Replay(u32),
     /// Retained messages for a subscriber of another shard.
     Serve(u32),
+    /// Retained messages that have expired, to be removed.
+    Sweep,
     /// Messages of a peer that came during a fan-out for it.
     Backlog(ShardId),
     /// The rest of what a connection sent, which has caused much work already.
@@ -177,7 +183,8 @@ impl Shard {
             sessions: Slab::new(),
             session_index: Index::new(),
             last_serial: 0,
-            sessions_elsewhere: 0,
+            elsewhere: Holdings::default(),
+            memory: memory::Memory::default(),
             subscriptions: Trie::new(hash),
             groups: share::Groups::default(),
             interest: Interest::new(placement.key()),
@@ -236,7 +243,8 @@ impl Shard {
             Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict),
             Input::Publish { message } => self.publish_from_within(&message),
             Input::Peer { from, message } => self.on_peer(from, message),
-            Input::SessionsElsewhere(n) => self.sessions_elsewhere = n,
+            Input::Elsewhere(others) => self.elsewhere = others,
+            Input::Memory(most) => self.on_memory(most),
             Input::Stored { upto } => self.on_stored(upto),
             Input::StoreFailed(failed) => self.keeper.failed = failed,
             Input::Loaded(loaded) => self.on_loaded(loaded),
@@ -267,9 +275,12 @@ impl Shard {
             }
             let opened = self.opened;
             while let Some(id) = self.dirty.pop() {
-                if let Some(conn) = self.conn(id) {
+                let Shard { conns, memory, .. } = self;
+                if let Some(conn) = conn_at(conns, id) {
                     conn.dirty = false;
-                    if !conn.blocked && !conn.link.outbox.is_empty() && conn.held <= opened {
+                    if conn.blocked {
+                        conn.count(memory);
+                    } else if !conn.link.outbox.is_empty() && conn.held <= opened {
                         return Output::Transmit(id);
                     }
                 }
@@ -315,6 +326,7 @@ impl Shard {
                 Timer::Session(session) => self.on_session_timer(at, session),
                 Timer::Sys => self.on_sys_timer(at),
                 Timer::Denials => self.on_denials_timer(at),
+                Timer::Sweep => self.on_sweep_timer(at),
             }
         }
     }
@@ -326,6 +338,7 @@ impl Shard {
                 Work::Fan(fan) => self.continue_fan(fan),
                 Work::Replay(replay) => self.run_replay(replay),
                 Work::Serve(serve) => self.continue_serve(serve),
+                Work::Sweep => self.continue_sweep(),
                 Work::Backlog(from) => self.continue_backlog(from),
                 Work::Resume(conn) => self.resume(conn, Pause::Turn),
             }

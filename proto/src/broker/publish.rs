@@ -10,6 +10,7 @@ use super::io::{ConnId, ShardId};
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
 use super::store::StoreOp;
+use super::sys::{Dropped, Refused};
 use super::{SLICE, Shard, Work};
 use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode, SubscribeOptions};
 use crate::message::{Message, MessageId, Publication};
@@ -94,6 +95,11 @@ impl Route {
     pub fn keep_where(&mut self, session: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) {
         self.targets.retain(|t| session(t.session));
         self.groups.retain(|&g| group(g));
+    }
+
+    /// How many bytes it takes up.
+    pub fn size(&self) -> usize {
+        self.topic.capacity() + self.targets.capacity() * size_of::<Target>() + self.groups.capacity() * 4
     }
 
     /// How many receivers it has: groups, then sessions.
@@ -304,6 +310,24 @@ impl Shard {
                 );
             }
             self.build_route(&mut route, publication.topic, session);
+        }
+        let somewhere = route.len() > 0 || route.peers != 0;
+        let retains = publication.retain && !publication.payload.is_empty();
+        if qos != QoS::AtMostOnce && (somewhere || retains) && self.is_short_of_memory() {
+            self.counters.refuse(Refused::Publish);
+            self.log_limit(Denial::Memory, session, "a message is refused, memory is short ('memory_limit')");
+            // Nobody would keep it; 3.x has no words for that, and an acknowledgement would be a lie.
+            if !v5 {
+                return self.fail(
+                    id,
+                    ReasonCode::QuotaExceeded,
+                    "its message cannot be kept, memory is short",
+                );
+            }
+            if let Some(conn) = self.conn(id) {
+                conn.route = Some(route);
+            }
+            return self.acknowledge(id, 0, kind, packet_id, ReasonCode::QuotaExceeded);
         }
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
@@ -595,7 +619,8 @@ impl Shard {
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
                 let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
-                let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0 };
+                let delivery =
+                    Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0, body: 0 };
                 self.enqueue(target.session, delivery);
             }
         }
@@ -612,12 +637,20 @@ impl Shard {
     ) {
         let soft = self.config.output_soft_bytes;
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, dirty, .. } = self;
+        let Shard { sessions, conns, pool, counters, dirty, memory, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conn_at(conns, id) else { return };
-        if conn.blocked && conn.link.outbox.len() > soft && !message.asked {
-            counters.publish_dropped += 1;
-            return;
+        if conn.blocked && !message.asked {
+            if conn.link.outbox.len() > soft {
+                counters.drop_for(Dropped::Slow);
+                let what = "messages of QoS 0 are dropped, it does not read what it is sent";
+                return self.log_limit(Denial::Slow, session, what);
+            }
+            if memory.is_short() {
+                counters.drop_for(Dropped::Memory);
+                let what = "messages of QoS 0 are dropped, it is slow, and memory is short";
+                return self.log_limit(Denial::Memory, session, what);
+            }
         }
         match message.raw {
             Some(bytes) if !conn.link.version.is_v5() && !retain && conn.mount.is_none() => {
@@ -627,7 +660,7 @@ impl Shard {
             _ => {
                 let publication = message.publication;
                 let Some(topic) = conn.mount.strip(publication.topic.as_bytes()) else {
-                    counters.publish_dropped += 1;
+                    counters.drop_for(Dropped::TooLarge);
                     return;
                 };
                 let publish = OutgoingPublish {
@@ -642,7 +675,7 @@ impl Shard {
                     ids,
                 };
                 if conn.link.put_publish(pool, now, &publish) == Sent::TooLarge {
-                    counters.publish_dropped += 1; // [MQTT-3.1.2-25]
+                    counters.drop_for(Dropped::TooLarge); // [MQTT-3.1.2-25]
                     return;
                 }
             }
@@ -655,25 +688,44 @@ impl Shard {
     /// Queues a QoS 1 or 2 message for a session, connected or not, and sends what its window allows
     /// [MQTT-4.5.0-1]. A session that is full drops it.
     pub(super) fn enqueue(&mut self, index: u32, delivery: Delivery) {
-        let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
+        let most = self.config.max_queued_messages as usize;
         let Some(session) = self.sessions.get_mut(index) else { return };
+        // What is queued in the store takes no memory but for its head.
+        let most_bytes = match session.is_stored() {
+            true => self.config.max_stored_bytes,
+            false => self.config.max_queued_bytes,
+        };
         let out = &mut session.outgoing;
         if out.queued() == 0 {
             session.epoch = self.epoch;
         }
         let queued = out.queued_bytes() + delivery.size();
         if out.queued() > 0 && (out.queued() >= most || queued > most_bytes) {
-            self.counters.publish_dropped += 1;
-            return;
+            self.counters.drop_for(Dropped::QueueFull);
+            return self.log_limit(
+                Denial::Queue,
+                index,
+                "messages are dropped, as many as may be wait for it",
+            );
+        }
+        // What came with QoS 1 or 2 was refused when it came, or is acknowledged.
+        if delivery.message.qos() == QoS::AtMostOnce && self.is_short_of_memory() {
+            self.counters.drop_for(Dropped::Memory);
+            return self.log_limit(
+                Denial::Memory,
+                index,
+                "messages of QoS 0 are not queued, memory is short",
+            );
         }
         self.enqueue_asked(index, delivery);
     }
 
     /// Queues a message that was asked for: the one who sends holds the bounds.
     pub(super) fn enqueue_asked(&mut self, index: u32, delivery: Delivery) {
-        let Shard { sessions, keeper, .. } = self;
+        let Shard { sessions, keeper, memory, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
-        let Some(delivery) = session.keep_delivery(keeper, delivery) else { return };
+        let Some(mut delivery) = session.keep_delivery(keeper, delivery) else { return };
+        memory.hold(&mut delivery);
         session.outgoing.push(delivery);
         if session.conn.is_some() {
             self.pump(index);
@@ -699,7 +751,9 @@ impl Shard {
             // [MQTT-4.3.3-4]: a PUBREL answers every PUBREC, and clients know how to go on from one without error.
             Acked::Unknown => self.put_ack(id, PacketType::PubRel, ack.packet_id),
             Acked::Release { delivery } => {
-                if let Some(Delivery { message, seq, .. }) = delivery {
+                if let Some(delivery) = delivery {
+                    self.memory.release(&delivery);
+                    let Delivery { message, seq, .. } = delivery;
                     let (packet_id, body) = (ack.packet_id, message.id());
                     self.keep_of(index, seq, |id| StoreOp::Released { id, seq, packet_id, body });
                 }
@@ -734,6 +788,7 @@ impl Shard {
 
     /// A message of a session is done, which makes room for others.
     fn on_done(&mut self, index: u32, seq: u64, delivery: Option<Delivery>) -> Flow {
+        delivery.iter().for_each(|delivery| self.memory.release(delivery));
         let body = delivery.map(|d| d.message.id());
         self.keep_of(index, seq, |id| StoreOp::Done { id, seq, body });
         self.pump(index);

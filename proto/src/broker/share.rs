@@ -297,7 +297,7 @@ impl Shard {
         } else {
             self.enqueue(
                 index,
-                Delivery { message: message.clone(), qos, retain: false, ids, share, seq: 0 },
+                Delivery { message: message.clone(), qos, retain: false, ids, share, seq: 0, body: 0 },
             );
         }
     }

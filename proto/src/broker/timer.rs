@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Sys,
     /// How many denials were not said.
     Denials,
+    /// Retained messages that expire.
+    Sweep,
 }
 
 /// All timers of a shard.

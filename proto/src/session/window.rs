@@ -65,6 +65,8 @@ pub struct Delivery {
     pub share: u32,
     /// Its place in the store, 0 if it is in none.
     pub seq: u64,
+    /// Where its owner counts the memory it takes up, 0 if it does not.
+    pub body: u32,
 }
 
 impl Delivery {
@@ -224,6 +226,11 @@ impl Outgoing {
         rest.count += 1;
         rest.bytes += delivery.size();
         true
+    }
+
+    /// Whether some messages are in the store alone.
+    pub fn has_rest(&self) -> bool {
+        self.rest.is_some()
     }
 
     /// What follows in the store: to be asked for when few are left here.
@@ -483,6 +490,11 @@ impl Outgoing {
         }
     }
 
+    /// Every message that is kept here, in order.
+    pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        self.in_flight.iter().filter_map(|e| e.delivery.as_ref()).chain(&self.queue)
+    }
+
     /// Takes every message that its receiver has not confirmed to have, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let this = core::mem::take(self);
@@ -563,7 +575,7 @@ mod tests {
 
     fn delivery(name: &str, qos: QoS) -> Delivery {
         let message = Message::new(name, b"12345678", qos, false);
-        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0, seq: 0 }
+        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0, seq: 0, body: 0 }
     }
 
     fn sends(out: &mut Outgoing, messages: u16) -> Vec<(u16, bool)> {
