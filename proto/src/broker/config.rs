@@ -40,6 +40,8 @@ pub struct Config {
     pub max_topic_alias: u16,
     /// How many topic aliases the broker uses towards a client that allows it.
     pub max_topic_alias_broker: u16,
+    /// How many messages a second a client may publish; 0 is any. Who publishes more is read more slowly.
+    pub max_publish_rate: u32,
     /// The most `/` a topic name or filter may have.
     pub max_topic_separators: u16,
     /// How many subscriptions a session may have.
@@ -88,6 +90,7 @@ impl Default for Config {
             upgrade_outgoing_qos: false,
             max_topic_alias: 10,
             max_topic_alias_broker: 10,
+            max_publish_rate: 0,
             max_topic_separators: 200,
             max_subscriptions: 100_000,
             max_sessions: u32::MAX,

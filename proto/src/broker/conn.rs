@@ -33,7 +33,7 @@ pub(super) enum Phase {
 
 /// Why reads are paused; several reasons may hold at once.
 #[derive(Clone, Copy, Debug)]
-#[repr(u8)]
+#[repr(u16)]
 pub(super) enum Pause {
     /// Until [`Input::Authenticated`](super::Input::Authenticated).
     Authentication = 1,
@@ -51,6 +51,8 @@ pub(super) enum Pause {
     Subscribes = 64,
     /// Until it has taken the retained messages it asked for.
     Replays = 128,
+    /// Until it has not published more than it may.
+    Rate = 256,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.
@@ -97,7 +99,7 @@ pub(super) struct Conn {
     pub listener: u16,
     pub phase: Phase,
     /// Bits of [`Pause`].
-    pub paused: u8,
+    pub paused: u16,
     /// Whether it is on the list of those to transmit.
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
@@ -111,6 +113,10 @@ pub(super) struct Conn {
     pub stalled_armed: Instant,
     /// When output last moved.
     pub progress_at: Instant,
+    /// When its messages would have come, had they come at the rate that is allowed.
+    pub even: Instant,
+    /// When the timer for that fires.
+    pub rate_armed: Instant,
     /// How many bytes the driver keeps that were read and not used.
     pub unread: usize,
     /// What is counted for it in the shard's memory.
@@ -198,6 +204,8 @@ impl Shard {
             alive_armed: Instant::NEVER,
             stalled_armed: Instant::NEVER,
             progress_at: self.now,
+            even: self.now,
+            rate_armed: Instant::NEVER,
             unread: 0,
             counted: 0,
             peer,

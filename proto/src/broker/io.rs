@@ -153,6 +153,8 @@ pub enum Input<'a> {
     /// How many bytes of memory this shard may hold ([`Shard::memory`](super::Shard::memory)): what it holds, and what is
     /// left of the broker's budget. Beyond it nothing new is taken in. Without this input there is no limit.
     Memory(u64),
+    /// So many connections were closed that this shard has not heard of, because of limits of the driver: they are counted.
+    TurnedAway(u64),
     /// Some who were let in would not be any more: close them. After [`Input::Configured`].
     Revoked(Arc<Revoked>),
     /// Say goodbye to every client (5.0: DISCONNECT 0x8B) and close them.

@@ -32,6 +32,7 @@ mod memory;
 mod mount;
 pub mod peer;
 mod publish;
+mod rate;
 mod replay;
 pub mod rights;
 mod session;
@@ -245,6 +246,9 @@ impl Shard {
             Input::Peer { from, message } => self.on_peer(from, message),
             Input::Elsewhere(others) => self.elsewhere = others,
             Input::Memory(most) => self.on_memory(most),
+            Input::TurnedAway(connections) => {
+                self.counters.refused[Refused::Connection as usize] += connections;
+            }
             Input::Stored { upto } => self.on_stored(upto),
             Input::StoreFailed(failed) => self.keeper.failed = failed,
             Input::Loaded(loaded) => self.on_loaded(loaded),
@@ -327,6 +331,7 @@ impl Shard {
                 Timer::Sys => self.on_sys_timer(at),
                 Timer::Denials => self.on_denials_timer(at),
                 Timer::Sweep => self.on_sweep_timer(at),
+                Timer::Rate(conn) => self.on_rate_timer(at, conn),
             }
         }
     }
@@ -369,7 +374,7 @@ impl Shard {
     fn pause(&mut self, id: ConnId, why: Pause) {
         if let Some(conn) = self.conn(id) {
             let before = conn.paused;
-            conn.paused |= why as u8;
+            conn.paused |= why as u16;
             if before == 0 {
                 self.outputs.push_back(Output::PauseReads(id));
             }
@@ -379,9 +384,9 @@ impl Shard {
     fn resume(&mut self, id: ConnId, why: Pause) {
         let now = self.now;
         if let Some(conn) = self.conn(id)
-            && conn.paused & why as u8 != 0
+            && conn.paused & why as u16 != 0
         {
-            conn.paused &= !(why as u8);
+            conn.paused &= !(why as u16);
             if conn.paused == 0 {
                 // The keep alive stands still while we do not read.
                 conn.link.received_at = now;

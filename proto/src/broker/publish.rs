@@ -152,6 +152,9 @@ impl Shard {
             self.credit_wait = true;
             self.pause(id, Pause::Credit);
         }
+        if self.config.max_publish_rate > 0 {
+            self.meter(id);
+        }
         let now = self.now;
         let Shard { conns, properties: forward, config, .. } = self;
         let Some(conn) = conn_at(conns, id) else {

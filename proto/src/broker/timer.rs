@@ -19,6 +19,8 @@ pub(super) enum Timer {
     Sys,
     /// How many denials were not said.
     Denials,
+    /// A connection that has published more than it may.
+    Rate(u32),
     /// Retained messages that expire.
     Sweep,
 }

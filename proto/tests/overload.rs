@@ -1,0 +1,126 @@
+//! Clients that send more than they may, and clients that do not read.
+
+mod common;
+
+use common::{Rig, quiet};
+use hikyaku_proto::broker::{Config, Dropped, Refused};
+use std::time::Duration;
+
+fn refused(rig: &Rig, what: Refused) -> u64 {
+    rig.sum(|c| c.refused[what as usize])
+}
+
+fn dropped(rig: &Rig, why: Dropped) -> u64 {
+    rig.sum(|c| c.dropped[why as usize])
+}
+
+#[test]
+fn who_publishes_too_fast_is_read_more_slowly() {
+    let config = Config { max_publish_rate: 10, ..quiet() };
+    let mut rig = Rig::new(1, 0, config);
+    rig.run(
+        "s> CONNECT s clean; SUBSCRIBE id=1 t\n s< CONNACK 0; SUBACK 1 0\n p> CONNECT p clean\n p< CONNACK 0",
+    );
+    for _ in 0..30 {
+        rig.send("p", "PUBLISH t x");
+    }
+    rig.send("q", "CONNECT q clean; PUBLISH t y; PINGREQ");
+    rig.settle();
+    let count = |rig: &mut Rig| {
+        let news = rig.news("s");
+        news.matches("PUBLISH t x").count()
+    };
+    // The one that is too much is handled, and others are not held up.
+    assert_eq!(count(&mut rig), 11);
+    rig.run("q< CONNACK 0; PINGRESP");
+    rig.advance(Duration::from_millis(50));
+    assert_eq!(count(&mut rig), 0);
+    for _ in 0..19 {
+        rig.advance(Duration::from_millis(100));
+        assert_eq!(count(&mut rig), 1);
+    }
+    assert!(refused(&rig, Refused::Rate) >= 19);
+    rig.advance(Duration::from_secs(10));
+    for _ in 0..10 {
+        rig.send("p", "PUBLISH t x");
+    }
+    assert_eq!(count(&mut rig), 10);
+    assert_eq!(rig.sum(|c| c.publish_dropped), 0);
+}
+
+#[test]
+fn a_rate_that_is_taken_away_holds_nobody_up() {
+    let mut rig = Rig::new(1, 0, Config { max_publish_rate: 1, ..quiet() });
+    rig.run("p> CONNECT p clean; PUBLISH t 1; PUBLISH t 2; PINGREQ\n p< CONNACK 0");
+    rig.configure(quiet());
+    rig.run("+1s\n p< PINGRESP\n p> PUBLISH t 3; PUBLISH t 4; PINGREQ\n p< PINGRESP");
+}
+
+#[test]
+fn drops_are_counted_by_reason() {
+    let config =
+        Config { max_queued_messages: 1, max_inflight_messages: 1, output_soft_bytes: 10_000, ..quiet() };
+    let mut rig = Rig::new(1, 0, config);
+    rig.run(
+        "s> CONNECT s; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1
+         f> CONNECT f v5 mps=100; SUBSCRIBE id=1 f\n f< CONNACK 0; SUBACK 1 0
+         p> CONNECT p clean; PUBLISH t 1 q1 id=1; PUBLISH t 2 q1 id=2; PUBLISH t 3 q1 id=3
+         p< CONNACK 0; PUBACK 1; PUBACK 2; PUBACK 3
+         s< PUBLISH t 1 q1 id=1",
+    );
+    assert_eq!(dropped(&rig, Dropped::QueueFull), 1);
+    let large = "x".repeat(3000);
+    rig.run(&format!("p> PUBLISH f {large}"));
+    assert_eq!(dropped(&rig, Dropped::TooLarge), 1);
+    rig.run("s> SUBSCRIBE id=2 u\n s< SUBACK 2 0");
+    rig.pipe("s").takes = Some(0);
+    for _ in 0..10 {
+        rig.run(&format!("p> PUBLISH u {large}"));
+    }
+    assert_eq!(dropped(&rig, Dropped::Slow), 6);
+    rig.advance(Duration::from_secs(31));
+    assert_eq!(refused(&rig, Refused::Connection), 1);
+    assert_eq!(rig.sum(|c| c.publish_dropped), 8);
+}
+
+#[test]
+fn a_long_queue_is_on_disk_and_not_in_memory() {
+    let config = Config { max_queued_messages: u32::MAX, max_queued_bytes: 100_000, ..quiet() };
+    let mut rig = Rig::kept(1, 0, config);
+    rig.run("s> CONNECT s; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1\n s!\n p> CONNECT p clean\n p< CONNACK 0");
+    let before = rig.shards[0].memory();
+    let payload = "x".repeat(1000);
+    for _ in 0..2000 {
+        rig.send("p", &format!("PUBLISH t {payload} q1 id=1"));
+    }
+    rig.settle();
+    rig.pipe("p").news.clear();
+    assert_eq!(rig.sum(|c| c.publish_dropped), 0);
+    let held = rig.shards[0].memory() - before;
+    assert!((64_000..100_000).contains(&held), "{held}");
+    // All of it comes, and nothing stays.
+    let at = rig.open(
+        &common::packets::encode("CONNECT s", &mut hikyaku_proto::codec::Version::V3_1_1),
+        hikyaku_proto::codec::Version::V3_1_1,
+    );
+    rig.pipes[at].answers = true;
+    rig.settle();
+    assert_eq!(rig.pipes[at].log.len(), 1 + 2000);
+    assert!(rig.shards[0].memory() < before + 3000);
+}
+
+#[test]
+fn a_queue_in_memory_is_limited_in_bytes() {
+    // A clean session is kept by no store.
+    for (shards, keep) in [(1, false), (1, true), (3, true)] {
+        let config = Config { max_inflight_messages: 1, max_queued_bytes: 5_000, ..quiet() };
+        let mut rig = if keep { Rig::kept(shards, 0, config) } else { Rig::new(shards, 0, config) };
+        rig.run("s> CONNECT s clean; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1\n p> CONNECT p clean\n p< CONNACK 0");
+        let payload = "x".repeat(1000);
+        for _ in 0..10 {
+            rig.send("p", &format!("PUBLISH t {payload} q1 id=1"));
+        }
+        rig.settle();
+        assert_eq!(dropped(&rig, Dropped::QueueFull), 5);
+    }
+}
