@@ -124,3 +124,57 @@ fn a_queue_in_memory_is_limited_in_bytes() {
         assert_eq!(dropped(&rig, Dropped::QueueFull), 5);
     }
 }
+
+#[test]
+fn messages_of_qos_0_wait_where_that_is_configured() {
+    for keep in [false, true] {
+        let config = Config { queue_qos0_messages: true, max_queued_messages: 100, ..quiet() };
+        let mut rig = if keep { Rig::kept(1, 0, config) } else { Rig::new(1, 0, config) };
+        rig.run(
+            "s> CONNECT s; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1\n s!
+             c> CONNECT c clean; SUBSCRIBE id=1 t\n c< CONNACK 0; SUBACK 1 0\n c!
+             p> CONNECT p v5 clean; PUBLISH t 1; PUBLISH t 2 q1 id=1; PUBLISH t 3 exp=5; PUBLISH t 4 exp=500
+             p< CONNACK 0; PUBACK 1
+             +10s",
+        );
+        let before = rig.shards[0].memory();
+        for _ in 0..120 {
+            rig.send("p", "PUBLISH t 5");
+        }
+        rig.settle();
+        assert!(rig.shards[0].memory() > before + 1000);
+        assert_eq!(dropped(&rig, Dropped::QueueFull), 24);
+        if keep {
+            rig.crash(0, 1);
+            rig.run("p< CLOSED\n p> CONNECT p v5 clean\n p< CONNACK 0");
+        }
+        rig.send("s", "CONNECT s");
+        rig.settle();
+        let log = rig.pipe("s").log.clone();
+        let of = |text: &str| log.iter().filter(|line| line.starts_with(text)).count();
+        assert_eq!(log[..4], ["CONNACK 0 present", "PUBLISH t 1", "PUBLISH t 2 q1 id=1", "PUBLISH t 4"]);
+        assert_eq!((of("PUBLISH t 5"), dropped(&rig, Dropped::Expired)), (96, 1));
+        // Then they come as they are published, and nothing is left of them.
+        rig.pipe("s").news.clear();
+        rig.run("p> PUBLISH t 6\n s< PUBLISH t 6\n s> PUBACK 1; DISCONNECT\n s< CLOSED");
+        rig.run("s> CONNECT s clean; DISCONNECT\n s< CONNACK 0; CLOSED\n p> DISCONNECT\n p< CLOSED");
+        assert_eq!(rig.shards[0].memory(), 0);
+        if keep {
+            assert_eq!(rig.disk.len(), (0, 0), "nothing is left behind");
+        }
+    }
+}
+
+#[test]
+fn messages_of_qos_0_that_wait_are_not_overtaken() {
+    let config = Config { queue_qos0_messages: true, max_inflight_messages: 1, ..quiet() };
+    Rig::new(1, 0, config).run(
+        "s> CONNECT s; SUBSCRIBE id=1 t:1\n s< CONNACK 0; SUBACK 1 1\n s!
+         p> CONNECT p clean; PUBLISH t 1 q1 id=1; PUBLISH t 2; PUBLISH t 3 q1 id=2\n p< CONNACK 0; PUBACK 1; PUBACK 2
+         s> CONNECT s\n s< CONNACK 0 present; PUBLISH t 1 q1 id=1
+         p> PUBLISH t 4\n s<
+         s> PUBACK 1\n s< PUBLISH t 2; PUBLISH t 3 q1 id=2
+         s> PUBACK 2\n s< PUBLISH t 4
+         p> PUBLISH t 5\n s< PUBLISH t 5",
+    );
+}

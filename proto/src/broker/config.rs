@@ -29,6 +29,8 @@ pub struct Config {
     pub max_queued_bytes: u64,
     /// How many bytes of messages a session may have queued in the store.
     pub max_stored_bytes: u64,
+    /// Whether messages of QoS 0 are queued for sessions whose clients are away.
+    pub queue_qos0_messages: bool,
     /// The longest keep alive granted, in seconds; 0 grants any.
     pub max_keepalive_s: u16,
     /// The largest payload passed on, in bytes.
@@ -85,6 +87,7 @@ impl Default for Config {
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
             max_stored_bytes: u64::MAX,
+            queue_qos0_messages: false,
             max_keepalive_s: 0,
             message_size_limit: u32::MAX,
             upgrade_outgoing_qos: false,

@@ -617,7 +617,7 @@ impl Shard {
             if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
                 continue;
             }
-            if qos == QoS::AtMostOnce {
+            if qos == QoS::AtMostOnce && !self.queues_qos0(target.session) {
                 let message = Qos0 { publication, raw, kept: kept.as_ref(), asked: false };
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
@@ -628,6 +628,16 @@ impl Shard {
             }
         }
         end
+    }
+
+    /// Whether a QoS 0 message for a session is queued: its client is away, or has not got those that were.
+    pub(super) fn queues_qos0(&self, index: u32) -> bool {
+        self.config.queue_qos0_messages
+            && self.sessions.get(index).is_some_and(|session| {
+                let away = session.conn.is_none() || session.outgoing.queues_qos0();
+                // While the store fails, what nobody was promised does not pile up.
+                away && session.expiry_s > 0 && !(self.keeper.failed && session.is_stored())
+            })
     }
 
     /// Writes a QoS 0 message to a session that is connected, or drops it.

@@ -271,8 +271,8 @@ impl Shard {
         let Some(conn) = conn_at(conns, id) else { return };
         let Session { outgoing, kept, client_id, username, .. } = session;
         let stored = kept.as_ref().map(|k| k.id);
-        let mut done = |keeper: &mut Keeper, delivery: Option<Delivery>, why: Dropped| {
-            counters.drop_for(why);
+        let mut done = |keeper: &mut Keeper, delivery: Option<Delivery>, why: Option<Dropped>| {
+            why.into_iter().for_each(|why| counters.drop_for(why));
             let Some(delivery) = delivery else { return };
             memory.release(&delivery);
             if let Some(id) = stored {
@@ -289,7 +289,7 @@ impl Shard {
         let has_room = |link: &Link, blocked: bool| !blocked || link.outbox.len() < soft;
         while has_room(&conn.link, conn.blocked)
             && let Some(send) =
-                outgoing.next(window, now, |expired| done(keeper, Some(expired), Dropped::Expired))
+                outgoing.next(window, now, |expired| done(keeper, Some(expired), Some(Dropped::Expired)))
         {
             any = true;
             let (packet_id, dup, first, delivery) = match send {
@@ -300,10 +300,10 @@ impl Shard {
                 ToSend::Publish { packet_id, dup, first, delivery } => (packet_id, dup, first, delivery),
             };
             if rights.is_some_and(|r| !dup && !r.may_receive(subject, delivery.message.topic())) {
-                done(keeper, outgoing.discard(packet_id), Dropped::Denied);
+                done(keeper, outgoing.discard(packet_id), Some(Dropped::Denied));
                 continue;
             }
-            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0) {
+            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0 && packet_id > 0) {
                 if first {
                     keeper.put(StoreOp::Sent { id: kept.id, seq: delivery.seq, packet_id });
                 }
@@ -316,8 +316,11 @@ impl Shard {
             if conn.write(pool, now, packet_id, dup, delivery) {
                 sent += 1;
                 sent_bytes += delivery.message.payload().len() as u64;
+                if packet_id == 0 {
+                    done(keeper, outgoing.discard(packet_id), None);
+                }
             } else {
-                done(keeper, outgoing.discard(packet_id), Dropped::TooLarge);
+                done(keeper, outgoing.discard(packet_id), Some(Dropped::TooLarge));
             }
         }
         counters.publish_sent += sent;
