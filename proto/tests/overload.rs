@@ -178,3 +178,43 @@ fn messages_of_qos_0_that_wait_are_not_overtaken() {
          p> PUBLISH t 5\n s< PUBLISH t 5",
     );
 }
+
+#[test]
+fn publishers_wait_for_slow_clients_where_that_is_configured() {
+    for shards in [1, 3] {
+        // Between shards what one read brings gets through before the publisher is told to wait.
+        let config =
+            Config { slow_publishers: true, output_soft_bytes: 5_000, output_hard_bytes: 200_000, ..quiet() };
+        let mut rig = Rig::new(shards, 0, config);
+        rig.run(
+            "s> CONNECT s clean; SUBSCRIBE id=1 t\n s< CONNACK 0; SUBACK 1 0
+             f> CONNECT f clean; SUBSCRIBE id=1 u\n f< CONNACK 0; SUBACK 1 0
+             p> CONNECT p1 clean\n p< CONNACK 0\n q> CONNECT q clean\n q< CONNACK 0",
+        );
+        rig.pipe("s").takes = Some(0);
+        let payload = "x".repeat(1000);
+        for i in 0..100 {
+            rig.send("p", &format!("PUBLISH t {i}{payload}"));
+            // One after the other, as a network brings them.
+            rig.settle();
+        }
+        assert!(rig.pipe("p").paused && !rig.pipe("p").up.is_empty());
+        rig.run("q> PUBLISH u 1; PINGREQ\n q< PINGRESP\n f< PUBLISH u 1");
+        for _ in 0..200 {
+            rig.take_more("s", Some(700));
+            rig.settle();
+        }
+        let log = rig.pipe("s").log.clone();
+        assert_eq!(log.iter().filter(|line| line.starts_with("PUBLISH t")).count(), 100);
+        assert_eq!((rig.sum(|c| c.publish_dropped), rig.pipe("p").paused), (0, false));
+        // One that takes nothing is closed, and then all go on.
+        rig.pipe("s").takes = Some(0);
+        for i in 0..100 {
+            rig.send("p", &format!("PUBLISH t {i}{payload}"));
+            rig.settle();
+        }
+        assert!(rig.pipe("p").paused);
+        rig.advance(Duration::from_secs(31));
+        assert!(!rig.pipe("p").paused && rig.pipe("p").up.is_empty() && !rig.pipe("s").open);
+    }
+}

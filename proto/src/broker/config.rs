@@ -63,6 +63,8 @@ pub struct Config {
     pub connect_bytes_max: u32,
     /// Output the transport has refused, in bytes, above which QoS 0 messages are dropped.
     pub output_soft_bytes: usize,
+    /// Whether, instead, whoever published them has to wait, up to `output_hard_bytes`.
+    pub slow_publishers: bool,
     /// Output the transport has refused, in bytes, above which nothing is read from the client.
     pub output_hard_bytes: usize,
     /// How long a client may refuse all output before it is closed, in seconds.
@@ -103,6 +105,7 @@ impl Default for Config {
             connect_timeout_s: 10,
             connect_bytes_max: 100_000,
             output_soft_bytes: 1 << 20,
+            slow_publishers: false,
             output_hard_bytes: 4 << 20,
             output_stall_s: 30,
             retain_available: true,

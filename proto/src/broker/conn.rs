@@ -53,6 +53,8 @@ pub(super) enum Pause {
     Replays = 128,
     /// Until it has not published more than it may.
     Rate = 256,
+    /// Until clients that are slow have caught up with what it published.
+    Slow = 512,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.
@@ -405,6 +407,9 @@ impl Shard {
             return;
         }
         if was_blocked && left < soft {
+            if self.is_braked() {
+                self.ease();
+            }
             self.pump(session);
         }
         if left < super::replay::PACE_BYTES {
@@ -492,6 +497,9 @@ impl Shard {
             (Some(name), _, _) => info!("Client {name} {text}."),
             (None, _, Some(peer)) => debug!("Connection from {peer} closed: {text}."),
             (None, _, None) => debug!("Connection closed: {text}."),
+        }
+        if self.is_braked() {
+            self.ease();
         }
         if conn.session != NO_SESSION {
             self.counters.clients_connected -= 1;

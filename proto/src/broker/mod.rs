@@ -18,6 +18,7 @@
 //! after every peer has acknowledged its interest. So it either sees a new value live or finds it stored:
 //! the last value is never lost.
 
+mod brake;
 #[doc(hidden)]
 pub mod check;
 mod config;
@@ -80,6 +81,7 @@ pub struct Shard {
     sessions: Slab<Session>,
     session_index: Index,
     last_serial: u32,
+    brake: brake::Brake,
     elsewhere: Holdings,
     memory: memory::Memory,
 
@@ -184,6 +186,7 @@ impl Shard {
             sessions: Slab::new(),
             session_index: Index::new(),
             last_serial: 0,
+            brake: brake::Brake::default(),
             elsewhere: Holdings::default(),
             memory: memory::Memory::default(),
             subscriptions: Trie::new(hash),
@@ -305,6 +308,7 @@ impl Shard {
             self.timers.arm(&mut self.sys_at, self.now, Timer::Sys);
         }
         self.config = config;
+        self.ease();
         // What was decided under the old rights is decided anew.
         self.epoch = self.epoch.wrapping_add(1);
         self.forget_routes();

@@ -354,7 +354,11 @@ impl Shard {
             ack = None;
             flow = self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
         }
+        if elsewhere {
+            self.remember_publisher(publication.id, id);
+        }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
+        self.after_delivery(Source::Conn(id, None), publication.id);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
             let fan = Fan { source: Source::Conn(id, ack), message, route, at: done };
@@ -450,6 +454,7 @@ impl Shard {
         mut kept: Option<Message>,
     ) -> bool {
         let done = self.deliver(publication, &route, 0, None, &mut kept);
+        self.after_delivery(source, publication.id);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(publication));
             self.work.push_back(Work::Fan(Fan { source, message, route, at: done }));
@@ -463,6 +468,7 @@ impl Shard {
         let message = fan.message.clone();
         fan.at =
             self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
+        self.after_delivery(fan.source, message.id());
         if fan.at < fan.route.len() {
             return self.work.push_back(Work::Fan(fan));
         }
@@ -650,11 +656,14 @@ impl Shard {
     ) {
         let soft = self.config.output_soft_bytes;
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, dirty, memory, .. } = self;
+        let Shard { sessions, conns, pool, counters, dirty, memory, config, brake, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conn_at(conns, id) else { return };
         if conn.blocked && !message.asked {
-            if conn.link.outbox.len() > soft {
+            let waiting = conn.link.outbox.len();
+            if waiting > soft && config.slow_publishers && waiting <= config.output_hard_bytes {
+                brake.pressed = true;
+            } else if waiting > soft {
                 counters.drop_for(Dropped::Slow);
                 let what = "messages of QoS 0 are dropped, it does not read what it is sent";
                 return self.log_limit(Denial::Slow, session, what);

@@ -310,6 +310,16 @@ pub(super) const OPTIONS: &[Spec] = &[
         "How many bytes may wait for a slow connection before QoS 0 messages to it are dropped.",
     ),
     Spec::own(
+        "slow_publishers",
+        Global,
+        Takes::Bool(|draft, on| draft.core.slow_publishers = on),
+        "false",
+        "Whether a publisher of QoS 0 messages waits for clients that read too slowly, instead of their messages being dropped \
+         at `output_soft_limit` (beyond `output_hard_limit` they are). One that reads nothing holds it up until \
+         `output_stall_timeout`: off by default, so that nobody suffers from others. Not for publishers that do not read while \
+         they write.",
+    ),
+    Spec::own(
         "output_hard_limit",
         Global,
         Takes::Number {
