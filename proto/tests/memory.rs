@@ -135,8 +135,7 @@ fn retained_messages_are_limited_in_number_and_bytes() {
         ));
         let holdings: Vec<_> = rig.shards.iter().map(|s| s.holdings()).collect();
         let sum = |what: fn(&hikyaku_proto::broker::Holdings) -> u64| holdings.iter().map(what).sum::<u64>();
-        for shard in 0..usize::from(shards) {
-            let own = holdings[shard];
+        for (shard, &own) in holdings.iter().enumerate() {
             let mut others = own;
             others.retained = sum(|h| h.retained) - own.retained;
             others.retained_bytes = sum(|h| h.retained_bytes) - own.retained_bytes;

@@ -31,21 +31,26 @@ pub(super) struct Brake {
 
 impl Shard {
     /// A message of a connection goes to other shards.
+    #[cold]
     pub(super) fn remember_publisher(&mut self, message: MessageId, id: ConnId) {
-        if self.config.slow_publishers {
-            let recent = &mut self.brake.recent;
-            if recent.len() >= RECENT {
-                recent.pop_front();
-            }
-            recent.push_back((message.count, id));
+        let recent = &mut self.brake.recent;
+        if recent.len() >= RECENT {
+            recent.pop_front();
         }
+        recent.push_back((message.count, id));
     }
 
     /// A message was delivered: if someone was too slow for it, its publisher has to wait.
+    #[inline]
     pub(super) fn after_delivery(&mut self, source: Source, message: MessageId) {
-        if !core::mem::take(&mut self.brake.pressed) {
-            return;
+        if self.brake.pressed {
+            self.brake.pressed = false;
+            self.slow_down(source, message);
         }
+    }
+
+    #[cold]
+    fn slow_down(&mut self, source: Source, message: MessageId) {
         match source {
             Source::Conn(id, _) => self.wait_for_slow(id),
             Source::Peer(_) if message.origin == self.id => self.on_slow(message),

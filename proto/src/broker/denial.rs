@@ -161,6 +161,7 @@ impl Shard {
     }
 
     /// A limit was met, by a session's client if it is known.
+    #[cold]
     pub(super) fn log_limit(&mut self, kind: Denial, session: u32, what: &str) {
         if !self.may_say(kind) {
             return;

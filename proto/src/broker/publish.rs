@@ -4,9 +4,12 @@
 //! topic and no subscription, interest or configuration changes, nothing is matched again. What depends on the
 //! receiver (version, window, connection) is decided at each delivery.
 
+use super::brake::Brake;
+use super::config::Config;
 use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
 use super::io::{ConnId, ShardId};
+use super::memory::Memory;
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
 use super::store::StoreOp;
@@ -64,6 +67,26 @@ pub(super) fn may_publish(rights: &Rights, subject: Subject<'_>, topic: &str) ->
 fn is_bridge_state(topic: &str) -> bool {
     let name = topic.strip_prefix("$SYS/broker/connection/").and_then(|t| t.strip_suffix("/state"));
     name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
+/// Why a client that has not taken so many bytes does not get a QoS 0 message, if there is a reason.
+#[cold]
+fn why_drop(
+    config: &Config,
+    memory: &Memory,
+    brake: &mut Brake,
+    waiting: usize,
+) -> Option<(Dropped, Denial, &'static str)> {
+    if waiting > config.output_soft_bytes {
+        if config.slow_publishers && waiting <= config.output_hard_bytes {
+            brake.pressed = true;
+        } else {
+            let what = "messages of QoS 0 are dropped, it does not read what it is sent";
+            return Some((Dropped::Slow, Denial::Slow, what));
+        }
+    }
+    let what = "messages of QoS 0 are dropped, it is slow, and memory is short";
+    memory.is_short().then_some((Dropped::Memory, Denial::Memory, what))
 }
 
 /// One receiver of a topic, all its matching subscriptions merged.
@@ -317,20 +340,7 @@ impl Shard {
         let somewhere = route.len() > 0 || route.peers != 0;
         let retains = publication.retain && !publication.payload.is_empty();
         if qos != QoS::AtMostOnce && (somewhere || retains) && self.is_short_of_memory() {
-            self.counters.refuse(Refused::Publish);
-            self.log_limit(Denial::Memory, session, "a message is refused, memory is short ('memory_limit')");
-            // Nobody would keep it; 3.x has no words for that, and an acknowledgement would be a lie.
-            if !v5 {
-                return self.fail(
-                    id,
-                    ReasonCode::QuotaExceeded,
-                    "its message cannot be kept, memory is short",
-                );
-            }
-            if let Some(conn) = self.conn(id) {
-                conn.route = Some(route);
-            }
-            return self.acknowledge(id, 0, kind, packet_id, ReasonCode::QuotaExceeded);
+            return self.refuse_publish(id, route, kind, packet_id);
         }
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
@@ -354,7 +364,7 @@ impl Shard {
             ack = None;
             flow = self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
         }
-        if elsewhere {
+        if elsewhere && self.config.slow_publishers {
             self.remember_publisher(publication.id, id);
         }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
@@ -382,6 +392,21 @@ impl Shard {
             Some((kind, packet_id)) => self.acknowledge(id, gate, kind, packet_id, reason),
             None => flow,
         }
+    }
+
+    /// Refuses a message because memory is short.
+    #[cold]
+    fn refuse_publish(&mut self, id: ConnId, route: Box<Route>, kind: PacketType, packet_id: u16) -> Flow {
+        self.counters.refuse(Refused::Publish);
+        let Some(conn) = self.conn(id) else { return Flow::Closed };
+        conn.route = Some(route);
+        let (session, v5) = (conn.session, conn.link.version.is_v5());
+        self.log_limit(Denial::Memory, session, "a message is refused, memory is short ('memory_limit')");
+        // Nobody would keep it; 3.x has no words for that, and an acknowledgement would be a lie.
+        if !v5 {
+            return self.fail(id, ReasonCode::QuotaExceeded, "its message cannot be kept, memory is short");
+        }
+        self.acknowledge(id, 0, kind, packet_id, ReasonCode::QuotaExceeded)
     }
 
     /// Acknowledges a PUBLISH, in order, when `gate` opens [MQTT-4.3.2-4] [MQTT-4.3.3-8].
@@ -654,24 +679,15 @@ impl Shard {
         retain: bool,
         message: Qos0<'_>,
     ) {
-        let soft = self.config.output_soft_bytes;
         let now = self.now;
         let Shard { sessions, conns, pool, counters, dirty, memory, config, brake, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conn_at(conns, id) else { return };
         if conn.blocked && !message.asked {
             let waiting = conn.link.outbox.len();
-            if waiting > soft && config.slow_publishers && waiting <= config.output_hard_bytes {
-                brake.pressed = true;
-            } else if waiting > soft {
-                counters.drop_for(Dropped::Slow);
-                let what = "messages of QoS 0 are dropped, it does not read what it is sent";
-                return self.log_limit(Denial::Slow, session, what);
-            }
-            if memory.is_short() {
-                counters.drop_for(Dropped::Memory);
-                let what = "messages of QoS 0 are dropped, it is slow, and memory is short";
-                return self.log_limit(Denial::Memory, session, what);
+            if let Some((why, kind, what)) = why_drop(config, memory, brake, waiting) {
+                counters.drop_for(why);
+                return self.log_limit(kind, session, what);
             }
         }
         match message.raw {

@@ -13,6 +13,7 @@ const BURST: Duration = Duration::from_secs(1);
 
 impl Shard {
     /// A client publishes a message.
+    #[cold]
     pub(super) fn meter(&mut self, id: ConnId) {
         let Shard { conns, timers, config, now, .. } = self;
         let Some(conn) = conn_at(conns, id) else { return };
