@@ -18,6 +18,7 @@
 //! after every peer has acknowledged its interest. So it either sees a new value live or finds it stored:
 //! the last value is never lost.
 
+mod ack;
 mod brake;
 #[doc(hidden)]
 pub mod check;
