@@ -159,6 +159,11 @@ impl Message {
         &self.0[self.payload_at()..]
     }
 
+    /// Where its block is: two that live at the same time are one message if it is the same.
+    pub(crate) fn address(&self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
     /// How many bytes the message takes up.
     pub fn size(&self) -> usize {
         self.0.len()

@@ -1,10 +1,16 @@
-//! How many connections there are, and how many there may be.
+//! How many connections there are, and how many there may be: in all, at each listener, from each address.
 //!
 //! Whoever is let in gets a [`Ticket`], which goes where its socket goes, from worker to worker and into
 //! layers, and is given back when it is dropped with the socket. So a connection counts until it is
 //! closed, whatever way that comes about.
 
+mod addresses;
+
+use self::addresses::{Address, Addresses};
+use crate::config::Limits;
+use hikyaku_proto::time::Instant;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,19 +21,22 @@ pub(crate) struct Count {
     max: AtomicU32,
     /// The count of the whole, if this is a part.
     whole: Option<Arc<Count>>,
+    addresses: Arc<Addresses>,
 }
 
-/// One connection's place in a listener's count.
+/// One connection's place in a listener's count, and in that of its address.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<Count>);
+pub(crate) struct Ticket(Arc<Count>, Option<Address>);
 
-/// Why there is no ticket.
+/// Why there is no ticket: the option that says so, and its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Full {
-    /// The option that says so.
-    pub(crate) option: &'static str,
-    /// Its value.
-    pub(crate) max: u32,
+pub(crate) enum Full {
+    /// There are as many connections.
+    All(&'static str, u32),
+    /// There are as many from this address.
+    Address(&'static str, u32),
+    /// As many have come from this address within a second.
+    Rate(&'static str, u32),
 }
 
 /// All counts of a broker.
@@ -38,22 +47,24 @@ pub(crate) struct Counts {
 }
 
 impl Count {
-    fn new(whole: Option<Arc<Count>>) -> Arc<Count> {
-        Arc::new(Count { open: AtomicU32::new(0), max: AtomicU32::new(u32::MAX), whole })
+    fn new(whole: Option<Arc<Count>>, addresses: &Arc<Addresses>) -> Arc<Count> {
+        let addresses = Arc::clone(addresses);
+        Arc::new(Count { open: AtomicU32::new(0), max: AtomicU32::new(u32::MAX), whole, addresses })
     }
 
     /// Counts one more, if it may be.
-    pub(crate) fn enter(self: &Arc<Count>) -> Result<Ticket, Full> {
+    pub(crate) fn enter(self: &Arc<Count>, now: Instant, peer: Option<SocketAddr>) -> Result<Ticket, Full> {
         if let Some(whole) = &self.whole {
             whole.add("global_max_connections")?;
         }
-        match self.add("max_connections") {
-            Ok(()) => Ok(Ticket(Arc::clone(self))),
-            Err(full) => {
-                self.whole.iter().for_each(|whole| whole.remove());
-                Err(full)
-            }
+        if let Err(full) = self.add("max_connections") {
+            self.whole.iter().for_each(|whole| whole.remove());
+            return Err(full);
         }
+        // Dropping it takes it out of both counts again.
+        let mut ticket = Ticket(Arc::clone(self), None);
+        ticket.1 = peer.map(|peer| self.addresses.enter(now, peer.ip())).transpose()?.flatten();
+        Ok(ticket)
     }
 
     // Nothing else is read by these numbers, so no order is needed but their own.
@@ -61,7 +72,7 @@ impl Count {
         let max = self.max.load(Ordering::Relaxed);
         let more = |open: u32| (open < max).then(|| open + 1);
         let added = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        added.map(|_| ()).map_err(|_| Full { option, max })
+        added.map(|_| ()).map_err(|_| Full::All(option, max))
     }
 
     fn remove(&self) {
@@ -71,7 +82,14 @@ impl Count {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' allows {} connections, and there are as many", self.option, self.max)
+        let (option, max, what) = match self {
+            Full::All(option, max) => (option, max, "connections, and there are as many"),
+            Full::Address(option, max) => {
+                (option, max, "connections from one address, and there are as many")
+            }
+            Full::Rate(option, max) => (option, max, "connections a second from one address"),
+        };
+        write!(f, "'{option}' allows {max} {what}")
     }
 }
 
@@ -79,19 +97,29 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.0.remove();
         self.0.whole.iter().for_each(|whole| whole.remove());
+        if let Some(address) = self.1.take() {
+            self.0.addresses.leave(address);
+        }
     }
 }
 
 impl Counts {
     /// Counts for so many listeners, without limits.
     pub(crate) fn new(listeners: usize) -> Counts {
-        let whole = Count::new(None);
-        let listeners = (0..listeners).map(|_| Count::new(Some(Arc::clone(&whole)))).collect();
+        let addresses = Arc::new(Addresses::default());
+        let whole = Count::new(None, &addresses);
+        let listeners = (0..listeners).map(|_| Count::new(Some(Arc::clone(&whole)), &addresses)).collect();
         Counts { whole, listeners }
     }
 
     /// The limits from now on: of the whole, and of each listener in order. Who is in stays.
-    pub(crate) fn limit(&self, whole: Option<u32>, listeners: impl IntoIterator<Item = Option<u32>>) {
+    pub(crate) fn limit(
+        &self,
+        whole: Option<u32>,
+        limits: &Limits,
+        listeners: impl IntoIterator<Item = Option<u32>>,
+    ) {
+        self.whole.addresses.limit(limits.connections_per_address, limits.connection_rate);
         let set = |count: &Count, max: Option<u32>| {
             count.max.store(max.unwrap_or(u32::MAX), Ordering::Relaxed);
         };
@@ -109,24 +137,50 @@ impl Counts {
 mod tests {
     use super::*;
 
+    const NOW: Instant = Instant::ZERO;
+
     #[test]
     fn whoever_leaves_makes_room() {
         let counts = Counts::new(2);
         let (a, b) = (counts.of(0), counts.of(1));
-        counts.limit(Some(3), [Some(2), None]);
-        let first = a.enter().unwrap();
-        let second = a.enter().unwrap();
-        assert_eq!(a.enter().unwrap_err(), Full { option: "max_connections", max: 2 });
-        let third = b.enter().unwrap();
-        assert_eq!(b.enter().unwrap_err(), Full { option: "global_max_connections", max: 3 });
+        let limit = |whole, listeners| counts.limit(whole, &Limits::default(), listeners);
+        limit(Some(3), [Some(2), None]);
+        let first = a.enter(NOW, None).unwrap();
+        let second = a.enter(NOW, None).unwrap();
+        assert_eq!(a.enter(NOW, None).unwrap_err(), Full::All("max_connections", 2));
+        let third = b.enter(NOW, None).unwrap();
+        assert_eq!(b.enter(NOW, None).unwrap_err(), Full::All("global_max_connections", 3));
         drop(first);
-        let fourth = b.enter().unwrap();
+        let fourth = b.enter(NOW, None).unwrap();
         drop((second, third));
-        counts.limit(Some(1), [Some(2), None]);
-        assert_eq!(a.enter().unwrap_err(), Full { option: "global_max_connections", max: 1 });
-        counts.limit(None, [None, None]);
-        assert!(a.enter().is_ok());
+        limit(Some(1), [Some(2), None]);
+        assert_eq!(a.enter(NOW, None).unwrap_err(), Full::All("global_max_connections", 1));
+        limit(None, [None, None]);
+        assert!(a.enter(NOW, None).is_ok());
         drop(fourth);
         assert_eq!((counts.whole.open.load(Ordering::Relaxed), a.open.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn an_address_has_its_part() {
+        let counts = Counts::new(1);
+        let count = counts.of(0);
+        let limits = Limits { connections_per_address: Some(2), ..Limits::default() };
+        counts.limit(None, &limits, [None]);
+        let peer = |text: &str| Some(format!("{text}:1").parse().unwrap());
+        let first = count.enter(NOW, peer("192.0.2.1")).unwrap();
+        // The same in the form a socket of both families tells it.
+        let _second = count.enter(NOW, peer("[::ffff:192.0.2.1]")).unwrap();
+        let full = Full::Address("max_connections_per_address", 2);
+        assert_eq!(count.enter(NOW, peer("192.0.2.1")).unwrap_err(), full);
+        let _other = count.enter(NOW, peer("192.0.2.2")).unwrap();
+        let _unix = [count.enter(NOW, None).unwrap(), count.enter(NOW, None).unwrap()];
+        drop(first);
+        let _third = count.enter(NOW, peer("192.0.2.1")).unwrap();
+        // Of IPv6 a whole network of 64 bits is one.
+        let _network = ["[2001:db8::1]", "[2001:db8::2:1]"].map(|at| count.enter(NOW, peer(at)).unwrap());
+        assert_eq!(count.enter(NOW, peer("[2001:db8::3]")).unwrap_err(), full);
+        assert!(count.enter(NOW, peer("[2001:db8:0:1::3]")).is_ok());
+        assert_eq!(count.open.load(Ordering::Relaxed), 7);
     }
 }

@@ -19,6 +19,7 @@
 
 mod admission;
 pub mod auth;
+mod budget;
 mod census;
 mod clock;
 pub mod config;

@@ -332,7 +332,7 @@ impl Doors {
             let door = &mut self.doors[place];
             match door.bound.socket.accept(door.bound.tcp_nodelay) {
                 Ok((socket, peer)) => {
-                    let ticket = match door.bound.count.enter() {
+                    let ticket = match door.bound.count.enter(now, peer) {
                         Ok(ticket) => ticket,
                         Err(full) => {
                             // Dropping the socket closes it.

@@ -69,10 +69,15 @@ impl Lobby {
         }
     }
 
-    /// A guest who has to go now: late, or the oldest of too many.
-    pub(crate) fn overdue(&mut self, now: Instant, is_guest: impl FnMut(ConnId) -> bool) -> Option<ConnId> {
+    /// A guest who has to go now, and whether for being late: otherwise it is the oldest of too many.
+    pub(crate) fn overdue(
+        &mut self,
+        now: Instant,
+        is_guest: impl FnMut(ConnId) -> bool,
+    ) -> Option<(ConnId, bool)> {
         let (deadline, conn) = self.oldest(is_guest)?;
-        (deadline <= now || self.guests > self.guests_max || self.bytes > BYTES_MAX).then_some(conn)
+        let late = deadline <= now;
+        (late || self.guests > self.guests_max || self.bytes > BYTES_MAX).then_some((conn, late))
     }
 
     /// Whether another guest is one too many.
@@ -119,13 +124,13 @@ mod tests {
         for i in 0..3 {
             lobby.enter(at(u64::from(i)), conn(i), |_| true);
         }
-        assert_eq!(lobby.overdue(at(2), |_| true), Some(conn(0)), "too many");
+        assert_eq!(lobby.overdue(at(2), |_| true), Some((conn(0), false)), "too many");
         lobby.leave(0);
         assert_eq!(lobby.overdue(at(2), |c| c != conn(0)), None);
         assert_eq!(lobby.deadline(), Some(at(11)));
-        assert_eq!(lobby.overdue(at(11), |c| c != conn(0)), Some(conn(1)), "late");
+        assert_eq!(lobby.overdue(at(11), |c| c != conn(0)), Some((conn(1), true)), "late");
         lobby.hold(BYTES_MAX + 1, 0);
-        assert_eq!(lobby.overdue(at(3), |c| c == conn(2)), Some(conn(2)), "too many bytes");
+        assert_eq!(lobby.overdue(at(3), |c| c == conn(2)), Some((conn(2), false)), "too many bytes");
         lobby.leave(BYTES_MAX + 1);
         lobby.leave(0);
         assert_eq!((lobby.deadline(), lobby.bytes), (None, 0));

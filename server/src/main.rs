@@ -458,7 +458,7 @@ impl Reload {
         remarks.iter().for_each(|remark| log::warn!("{remark}"));
         self.remote.use_certificates(files.certificates);
         self.remote.configure(settings.core.clone(), files.security);
-        self.remote.limit_connections(settings.max_connections, &settings.listeners);
+        self.remote.limit(settings.max_connections, &settings.limits, &settings.listeners);
         self.watch = files.watch;
         self.settings = settings;
         log::info!("The configuration was reloaded.");

@@ -27,7 +27,10 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// When each kind may be said again, and how often it was not.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals([Option<(Instant, u64)>; KINDS]);
+pub(crate) struct Refusals {
+    kinds: [Option<(Instant, u64)>; KINDS],
+    turned_away: u64,
+}
 
 impl Refusals {
     /// Says that someone is turned away, and why, unless another was a moment ago.
@@ -39,7 +42,10 @@ impl Refusals {
         listener: Option<&str>,
         why: &dyn Display,
     ) {
-        match &mut self.0[kind as usize] {
+        if matches!(kind, Refusal::Full) {
+            self.turned_away += 1;
+        }
+        match &mut self.kinds[kind as usize] {
             Some((again, kept_quiet)) if *again > now => *kept_quiet += 1,
             place => {
                 let others = place.replace((now + EVERY, 0)).map_or(0, |(_, kept_quiet)| kept_quiet);
@@ -53,14 +59,19 @@ impl Refusals {
         }
     }
 
+    /// How many were turned away for a limit since the last time.
+    pub(crate) fn take_turned_away(&mut self) -> u64 {
+        std::mem::take(&mut self.turned_away)
+    }
+
     /// When to call [`Refusals::on_time`], as far as there is something to say then.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.0.iter().flatten().filter(|(_, kept_quiet)| *kept_quiet > 0).map(|(again, _)| *again).min()
+        self.kinds.iter().flatten().filter(|(_, kept_quiet)| *kept_quiet > 0).map(|(again, _)| *again).min()
     }
 
     /// Says how many were not said.
     pub(crate) fn on_time(&mut self, now: Instant) {
-        for (kind, place) in self.0.iter_mut().enumerate() {
+        for (kind, place) in self.kinds.iter_mut().enumerate() {
             if let Some((again, kept_quiet)) = place
                 && *kept_quiet > 0
                 && *again <= now
@@ -94,9 +105,9 @@ mod tests {
         say(&mut refusals, 10);
         assert_eq!(refusals.deadline(), Some(Instant::from_secs(11)));
         refusals.on_time(Instant::from_secs(10));
-        assert_eq!(refusals.0[1], Some((Instant::from_secs(11), 2)));
+        assert_eq!(refusals.kinds[1], Some((Instant::from_secs(11), 2)));
         refusals.on_time(Instant::from_secs(11));
-        assert_eq!((refusals.deadline(), refusals.0[1]), (None, Some((Instant::from_secs(12), 0))));
+        assert_eq!((refusals.deadline(), refusals.kinds[1]), (None, Some((Instant::from_secs(12), 0))));
         say(&mut refusals, 11);
         assert_eq!(refusals.deadline(), Some(Instant::from_secs(12)));
         say(&mut refusals, 12);

@@ -2,9 +2,10 @@
 
 use crate::admission::Counts;
 use crate::auth::{Hasher, Security};
+use crate::budget::Budget;
 use crate::census::Census;
 use crate::clock::Clock;
-use crate::config::{ListenerSettings, PersistenceSettings, Problem, Settings, Severity};
+use crate::config::{Limits, ListenerSettings, PersistenceSettings, Problem, Settings, Severity};
 use crate::inherited::{Inherited, deal};
 use crate::letter::Letter;
 use crate::listener::{Bound, bind, explain};
@@ -31,6 +32,8 @@ pub struct Options {
     pub workers: u16,
     /// How many clients may be connected at once, to all listeners together.
     pub max_connections: Option<u32>,
+    /// What else is limited for all clients together.
+    pub limits: Limits,
     /// How to treat clients.
     pub config: Config,
     /// Who may come in: what [`Security::load`] made of the same listeners as `config`.
@@ -51,6 +54,7 @@ impl Default for Options {
             listeners: Vec::new(),
             workers: 1,
             max_connections: None,
+            limits: Limits::default(),
             config: Config::default(),
             security: Security::default(),
             certificates: None,
@@ -74,6 +78,7 @@ pub struct Server {
 #[derive(Clone)]
 pub struct Remote {
     counts: Counts,
+    budget: Budget,
     letterboxes: Arc<[Letterbox<Letter>]>,
     gates: Arc<Gates>,
     /// What holds now.
@@ -107,6 +112,8 @@ pub enum StartError {
 pub struct Bindings {
     bound: Vec<Bound>,
     counts: Counts,
+    budget: Budget,
+    pending_connections: Option<u32>,
     gates: Gates,
     workers: u16,
     config: Config,
@@ -121,7 +128,9 @@ impl Options {
         let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
         let (max_connections, persistence) = (settings.max_connections, settings.persistence.clone());
-        Options { listeners, workers, max_connections, config, security, persistence, ..Options::default() }
+        let limits = settings.limits.clone();
+        let rest = Options::default();
+        Options { listeners, workers, max_connections, limits, config, security, persistence, ..rest }
     }
 }
 
@@ -147,7 +156,8 @@ impl Bindings {
         };
         let mut bound = Vec::new();
         let counts = Counts::new(options.listeners.len());
-        counts.limit(options.max_connections, options.listeners.iter().map(|l| l.max_connections));
+        let each = options.listeners.iter().map(|l| l.max_connections);
+        counts.limit(options.max_connections, &options.limits, each);
         for ((settings, listener), sockets) in options.listeners.iter().zip(0..).zip(dealt) {
             let listen = |(address, cause)| StartError::Listen { address, cause };
             bound.extend(bind(settings, listener, &counts.of(listener), sockets).map_err(listen)?);
@@ -157,7 +167,19 @@ impl Bindings {
         }
         let Options { workers, config, security, persistence, .. } = options;
         let (gates, workers) = (Gates::new(certificates), workers.clamp(1, SHARDS_MAX));
-        Ok(Bindings { bound, counts, gates, workers, config, security, persistence })
+        let (budget, pending_connections) =
+            (Budget::new(options.limits.memory), options.limits.pending_connections);
+        Ok(Bindings {
+            bound,
+            counts,
+            budget,
+            pending_connections,
+            gates,
+            workers,
+            config,
+            security,
+            persistence,
+        })
     }
 
     /// Reads what was kept, and starts the workers.
@@ -179,7 +201,8 @@ impl Server {
     }
 
     fn run(bindings: Bindings) -> Result<Server, StartError> {
-        let Bindings { bound, counts, gates, workers, config, security, persistence } = bindings;
+        let Bindings { bound, counts, budget, pending_connections, .. } = bindings;
+        let Bindings { gates, workers, config, security, persistence, .. } = bindings;
         let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let (clock, gates) = (Clock::start(), Arc::new(gates));
         let config = Arc::new(config);
@@ -206,6 +229,7 @@ impl Server {
         let letterboxes: Arc<[_]> = letterboxes.into();
         let remote = Remote {
             counts,
+            budget: budget.clone(),
             letterboxes: letterboxes.clone(),
             gates: gates.clone(),
             security: Arc::new(Mutex::new(security.clone())),
@@ -213,7 +237,19 @@ impl Server {
         let store = store.map(|store| store.start(letterboxes.clone())).transpose()?;
         let (store, store_thread) = store.unzip();
         let mut server = Server { local_addrs, remote, threads: vec![], store: store_thread };
-        let common = Common { gates, config, security, hasher, placement, letterboxes, census, clock, store };
+        let common = Common {
+            gates,
+            config,
+            security,
+            hasher,
+            placement,
+            letterboxes,
+            census,
+            budget,
+            pending_connections,
+            clock,
+            store,
+        };
         // Whoever listens accepts for all. One is enough: it hands connections over to their homes.
         let mut bound = Some(bound);
         for seat in seats {
@@ -286,9 +322,11 @@ impl Remote {
         });
     }
 
-    /// How many connections there may be from now on: in all, and at each listener. Those there are stay.
-    pub fn limit_connections(&self, all: Option<u32>, listeners: &[ListenerSettings]) {
-        self.counts.limit(all, listeners.iter().map(|l| l.max_connections));
+    /// How many connections there may be from now on: in all, and at each listener; and how much of what else is limited
+    /// for all. Who is there stays.
+    pub fn limit(&self, max_connections: Option<u32>, limits: &Limits, listeners: &[ListenerSettings]) {
+        self.counts.limit(max_connections, limits, listeners.iter().map(|l| l.max_connections));
+        self.budget.limit(limits.memory);
     }
 
     /// Waits until each worker has turned: served what it had and looked for more. False if one has ended.

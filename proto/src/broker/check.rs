@@ -95,6 +95,12 @@ pub fn check_shard(data: &[u8]) {
                 }
             }
             30 => drop(rig.sync(usize::from(a) % 2)),
+            31 if b == 255 => {
+                let most = [0, 20_000, u64::MAX][usize::from(a) % 3];
+                for shard in 0..rig.shards.len() {
+                    rig.input(shard, Input::Memory(most));
+                }
+            }
             op => {
                 let bytes = packet(op, a, b, rig.pipes[at].v5);
                 rig.send(at, &bytes);
@@ -206,6 +212,10 @@ impl Rig {
             output_hard_bytes: 1000,
             max_packet_size: 4000,
             max_subscriptions: 6,
+            queue_qos0_messages: first & 4 != 0,
+            slow_publishers: first & 2 != 0,
+            max_publish_rate: if first & 6 == 6 { 10 } else { 0 },
+            max_retained_messages: if first & 8 == 0 { u64::MAX } else { 2 },
             sys_interval_s: if first & 8 == 0 { 0 } else { 5 },
             listeners: Vec::from([Listener {
                 authentication: if first & 16 == 0 { Authentication::None } else { Authentication::Ask },
@@ -437,6 +447,7 @@ impl Rig {
     fn end(&mut self) {
         for shard in 0..self.shards.len() {
             self.input(shard, Input::StoreFailed(false));
+            self.input(shard, Input::Memory(u64::MAX));
         }
         self.settle();
         let running: u64 = self.shards.iter().map(|s| s.counters().clients_connected).sum();
@@ -464,6 +475,7 @@ impl Rig {
             assert!(shard.conns.iter().all(Option::is_none) && shard.replays.is_empty());
             assert!(shard.waiting.is_empty() && shard.gated.is_empty() && shard.barriers.is_empty());
             assert!(shard.work.is_empty() && shard.outputs.is_empty());
+            assert_eq!(shard.memory.idle(), (0, 0), "memory is counted that is not held");
             assert_eq!(shard.retained.idle(), (0, 0, 0), "replays left something behind");
         }
     }

@@ -25,8 +25,12 @@ pub struct Config {
     pub max_inflight_bytes: u64,
     /// How many messages a session may have queued beyond those in flight; more are dropped.
     pub max_queued_messages: u32,
-    /// How many bytes of messages a session may have queued.
+    /// How many bytes of messages a session may have queued that is not kept in a store.
     pub max_queued_bytes: u64,
+    /// How many bytes of messages a session may have queued in the store.
+    pub max_stored_bytes: u64,
+    /// Whether messages of QoS 0 are queued for sessions whose clients are away.
+    pub queue_qos0_messages: bool,
     /// The longest keep alive granted, in seconds; 0 grants any.
     pub max_keepalive_s: u16,
     /// The largest payload passed on, in bytes.
@@ -38,13 +42,19 @@ pub struct Config {
     pub max_topic_alias: u16,
     /// How many topic aliases the broker uses towards a client that allows it.
     pub max_topic_alias_broker: u16,
+    /// How many messages a second a client may publish; 0 is any. Who publishes more is read more slowly.
+    pub max_publish_rate: u32,
     /// The most `/` a topic name or filter may have.
     pub max_topic_separators: u16,
     /// How many subscriptions a session may have.
     pub max_subscriptions: u32,
     /// How many sessions there may be in all shards; `u32::MAX` is no limit. Shards know of each other's by
-    /// [`Input::SessionsElsewhere`](super::Input::SessionsElsewhere).
+    /// [`Input::Elsewhere`](super::Input::Elsewhere).
     pub max_sessions: u32,
+    /// How many messages may be retained in all shards; `u64::MAX` is no limit. As above.
+    pub max_retained_messages: u64,
+    /// How many bytes these may have; `u64::MAX` is no limit. As above.
+    pub max_retained_bytes: u64,
     /// The longest session expiry interval granted, in seconds; `u32::MAX` grants any.
     pub max_session_expiry_s: u32,
     /// How long a connection may take until its CONNECT is complete, in seconds.
@@ -53,6 +63,8 @@ pub struct Config {
     pub connect_bytes_max: u32,
     /// Output the transport has refused, in bytes, above which QoS 0 messages are dropped.
     pub output_soft_bytes: usize,
+    /// Whether, instead, whoever published them has to wait, up to `output_hard_bytes`.
+    pub slow_publishers: bool,
     /// Output the transport has refused, in bytes, above which nothing is read from the client.
     pub output_hard_bytes: usize,
     /// How long a client may refuse all output before it is closed, in seconds.
@@ -76,18 +88,24 @@ impl Default for Config {
             max_inflight_bytes: u64::MAX,
             max_queued_messages: 1_000,
             max_queued_bytes: 4 << 20,
+            max_stored_bytes: u64::MAX,
+            queue_qos0_messages: false,
             max_keepalive_s: 0,
             message_size_limit: u32::MAX,
             upgrade_outgoing_qos: false,
             max_topic_alias: 10,
             max_topic_alias_broker: 10,
+            max_publish_rate: 0,
             max_topic_separators: 200,
             max_subscriptions: 100_000,
             max_sessions: u32::MAX,
+            max_retained_messages: u64::MAX,
+            max_retained_bytes: u64::MAX,
             max_session_expiry_s: u32::MAX,
             connect_timeout_s: 10,
             connect_bytes_max: 100_000,
             output_soft_bytes: 1 << 20,
+            slow_publishers: false,
             output_hard_bytes: 4 << 20,
             output_stall_s: 30,
             retain_available: true,

@@ -4,8 +4,10 @@ use super::connect::Request;
 use super::denial::{Denial, Name};
 use super::exchange::Exchange;
 use super::io::{ConnId, Output};
+use super::memory::PARTIAL_MAX;
 use super::mount::Mount;
 use super::publish::Route;
+use super::sys::Refused;
 use super::timer::Timer;
 use super::{EFFORT, Shard, Work};
 use crate::codec::{DecodeError, Disconnect, Frame, Packet, PacketType, Properties, ReasonCode, Version};
@@ -31,7 +33,7 @@ pub(super) enum Phase {
 
 /// Why reads are paused; several reasons may hold at once.
 #[derive(Clone, Copy, Debug)]
-#[repr(u8)]
+#[repr(u16)]
 pub(super) enum Pause {
     /// Until [`Input::Authenticated`](super::Input::Authenticated).
     Authentication = 1,
@@ -49,6 +51,10 @@ pub(super) enum Pause {
     Subscribes = 64,
     /// Until it has taken the retained messages it asked for.
     Replays = 128,
+    /// Until it has not published more than it may.
+    Rate = 256,
+    /// Until clients that are slow have caught up with what it published.
+    Slow = 512,
 }
 
 /// Why a connection ends: it decides the goodbye, the will and the log level.
@@ -95,7 +101,7 @@ pub(super) struct Conn {
     pub listener: u16,
     pub phase: Phase,
     /// Bits of [`Pause`].
-    pub paused: u8,
+    pub paused: u16,
     /// Whether it is on the list of those to transmit.
     pub dirty: bool,
     /// Whether the transport refused bytes at the last attempt.
@@ -109,6 +115,14 @@ pub(super) struct Conn {
     pub stalled_armed: Instant,
     /// When output last moved.
     pub progress_at: Instant,
+    /// When its messages would have come, had they come at the rate that is allowed.
+    pub even: Instant,
+    /// When the timer for that fires.
+    pub rate_armed: Instant,
+    /// How many bytes the driver keeps that were read and not used.
+    pub unread: usize,
+    /// What is counted for it in the shard's memory.
+    pub counted: u64,
     pub peer: Option<SocketAddr>,
     pub identity: Option<Box<str>>,
     pub entropy: [u8; 16],
@@ -179,7 +193,7 @@ impl Shard {
         if self.conns.len() <= at {
             self.conns.resize_with(at + 1, || None);
         }
-        self.conns[at] = Some(Conn {
+        let mut conn = Conn {
             generation: id.generation,
             session: NO_SESSION,
             listener,
@@ -192,6 +206,10 @@ impl Shard {
             alive_armed: Instant::NEVER,
             stalled_armed: Instant::NEVER,
             progress_at: self.now,
+            even: self.now,
+            rate_armed: Instant::NEVER,
+            unread: 0,
+            counted: 0,
             peer,
             identity: identity.map(Box::from),
             entropy,
@@ -200,7 +218,9 @@ impl Shard {
             request: None,
             exchange: None,
             route: None,
-        });
+        };
+        conn.count(&mut self.memory);
+        self.conns[at] = Some(conn);
         self.counters.connections += 1;
         self.arm_alive(id.index);
     }
@@ -252,10 +272,20 @@ impl Shard {
         if flow == Flow::Closed {
             return bytes.len();
         }
-        if let Some(conn) = self.conn(id) {
+        let Shard { conns, memory, .. } = self;
+        if let Some(conn) = conn_at(conns, id) {
             conn.link.framer = framer;
+            conn.unread = bytes.len() - used;
+            conn.count(memory);
             if packets > 0 {
                 conn.link.received_at = now;
+            }
+            if memory.is_short() && conn.link.framer.buffered() > PARTIAL_MAX {
+                let session = conn.session;
+                self.counters.refuse(Refused::Connection);
+                self.log_limit(Denial::Memory, session, "its packet is large, and memory is short");
+                self.fail(id, ReasonCode::QuotaExceeded, "its packet is large, and memory is short");
+                return bytes.len();
             }
         }
         used
@@ -350,7 +380,7 @@ impl Shard {
         let now = self.now;
         let soft = self.config.output_soft_bytes;
         let stall = Duration::from_secs(self.config.output_stall_s.into());
-        let Shard { conns, pool, timers, counters, .. } = self;
+        let Shard { conns, pool, timers, counters, memory, .. } = self;
         let Some(conn) = conn_at(conns, id) else { return };
         counters.bytes_sent += bytes as u64;
         conn.link.outbox.advance(bytes);
@@ -366,6 +396,9 @@ impl Shard {
         } else {
             conn.link.outbox.recycle(pool);
         }
+        if was_blocked || conn.blocked {
+            conn.count(memory);
+        }
         let (session, left) = (conn.session, conn.link.outbox.len());
         if left < soft {
             self.resume(id, Pause::Output);
@@ -374,6 +407,9 @@ impl Shard {
             return;
         }
         if was_blocked && left < soft {
+            if self.is_braked() {
+                self.ease();
+            }
             self.pump(session);
         }
         if left < super::replay::PACE_BYTES {
@@ -447,6 +483,7 @@ impl Shard {
             self.put(id, &Packet::Disconnect(Disconnect { reason, properties: Properties::default() }));
         }
         let Some(mut conn) = self.conns.get_mut(id.index as usize).and_then(Option::take) else { return };
+        self.memory.change(&mut conn.counted, 0);
         if conn.held > self.opened {
             conn.link.outbox = Outbox::default(); // It promises what is not kept yet.
         }
@@ -460,6 +497,9 @@ impl Shard {
             (Some(name), _, _) => info!("Client {name} {text}."),
             (None, _, Some(peer)) => debug!("Connection from {peer} closed: {text}."),
             (None, _, None) => debug!("Connection closed: {text}."),
+        }
+        if self.is_braked() {
+            self.ease();
         }
         if conn.session != NO_SESSION {
             self.counters.clients_connected -= 1;
@@ -529,6 +569,7 @@ impl Shard {
         }
         let (id, deadline) = (conn.id(index), conn.progress_at + stall);
         if deadline <= *now {
+            self.counters.refuse(Refused::Connection);
             self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
         } else {
             timers.arm(&mut conn.stalled_armed, deadline, Timer::Stalled(index));

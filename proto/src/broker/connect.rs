@@ -8,6 +8,7 @@ use super::mount::Mount;
 use super::publish::may_publish;
 use super::rights::Subject;
 use super::session::Will;
+use super::sys::Refused;
 use super::{Authentication, Shard};
 use crate::codec::{
     ConnAck, Connect, DecodeError, ErrorKind, Frame, Packet, Properties, PropertiesBuf, Property, QoS,
@@ -279,7 +280,13 @@ impl Shard {
             self.end_session(index);
         }
         if keep.is_none() && !self.has_room_for_session() {
+            self.counters.refuse(Refused::Session);
             let refusal = (ReasonCode::ServerBusy, "there are as many sessions as may be");
+            return self.refuse(id, Some(subject), refusal);
+        }
+        if found.is_none() && self.is_short_of_memory() {
+            self.counters.refuse(Refused::Session);
+            let refusal = (ReasonCode::QuotaExceeded, "its session would be new, and memory is short");
             return self.refuse(id, Some(subject), refusal);
         }
         let index = match keep {
@@ -309,6 +316,7 @@ impl Shard {
         session.expires_at = Instant::NEVER;
         session.will_at = Instant::NEVER;
         session.will = request.will; // [MQTT-3.1.2-7]
+        self.count_session(index);
         self.keep_session(index);
         let session = &mut self.sessions[index];
         let Some(conn) = conn_at(&mut self.conns, id) else {
@@ -382,6 +390,7 @@ impl Shard {
         if !self.put(id, &Packet::ConnAck(connack)) {
             // It was not let in: there is no DISCONNECT [MQTT-3.14.0-1], and no will.
             self.sessions[index].will = None;
+            self.count_session(index);
             let username = self.sessions[index].username.clone();
             let who = Subject { client_id: &request.client_id, username: username.as_deref() };
             let what = "the CONNACK is larger than the client takes";
@@ -396,7 +405,7 @@ impl Shard {
     }
 
     fn has_room_for_session(&self) -> bool {
-        let there_are = self.sessions.len() as u64 + u64::from(self.sessions_elsewhere);
+        let there_are = self.sessions.len() as u64 + self.elsewhere.sessions;
         there_are < u64::from(self.config.max_sessions) || self.config.max_sessions == u32::MAX
     }
 

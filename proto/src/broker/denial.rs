@@ -28,9 +28,19 @@ pub(super) enum Denial {
     Connect,
     /// What is no CONNECT.
     Stranger,
+    /// Messages, for a full queue.
+    Queue,
+    /// Messages, for a client that does not read.
+    Slow,
+    /// Anything, while memory is short.
+    Memory,
+    /// To retain a message.
+    Retain,
+    /// To read on, for the rate of messages.
+    Rate,
 }
 
-const KINDS: usize = Denial::Stranger as usize + 1;
+const KINDS: usize = Denial::Rate as usize + 1;
 /// What one may not, of the kinds that are about topics.
 const ACTIONS: [&str; 4] = ["publish to", "publish its will to", "subscribe to", "receive from"];
 /// Many of each kind.
@@ -42,6 +52,11 @@ const MANY: [&str; KINDS] = [
     "Failed logins",
     "Refused clients",
     "Connections without CONNECT",
+    "Messages dropped from full queues",
+    "Messages dropped for slow clients",
+    "Refusals while memory is short",
+    "Messages not retained",
+    "Pauses of clients that publish too fast",
 ];
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -79,8 +94,7 @@ impl Shard {
         let others = core::mem::take(kept_quiet);
         if others > 0 {
             *again = self.now + EVERY;
-            let level = if kind == Denial::Receive as usize { Level::Debug } else { Level::Info };
-            log!(level, "{} that were not logged: {others}.", MANY[kind]);
+            log!(level_of(kind), "{} that were not logged: {others}.", MANY[kind]);
         }
     }
 
@@ -138,11 +152,24 @@ impl Shard {
         let (client, topic) = (Name(subject.client_id), Name(topic));
         let user = UserText(" (", subject.username, ")");
         let what = ACTIONS.get(kind as usize).unwrap_or(&"use");
-        // That a wide subscription gets what its client may have, and no more, is nothing to act on.
-        let level = if kind == Denial::Receive { Level::Debug } else { Level::Info };
+        let level = level_of(kind as usize);
         match result {
             Err(denied) => log!(level, "Client {client}{user} may not {what} {topic}: {denied}."),
             Ok(()) => log!(level, "Client {client}{user} may not {what} {topic}: it is the broker's own."),
+        }
+        self.say_quiet(kind as usize);
+    }
+
+    /// A limit was met, by a session's client if it is known.
+    #[cold]
+    pub(super) fn log_limit(&mut self, kind: Denial, session: u32, what: &str) {
+        if !self.may_say(kind) {
+            return;
+        }
+        let level = level_of(kind as usize);
+        match self.sessions.get(session) {
+            Some(session) => log!(level, "Client {}: {what}.", Name(&session.client_id)),
+            None => log!(level, "A limit is met: {what}."),
         }
         self.say_quiet(kind as usize);
     }
@@ -175,6 +202,18 @@ impl Shard {
         for id in gone {
             self.close(id, Cause::Revoked);
         }
+    }
+}
+
+/// How much a kind is to be acted on.
+fn level_of(kind: usize) -> Level {
+    const RECEIVE: usize = Denial::Receive as usize;
+    const MEMORY: usize = Denial::Memory as usize;
+    match kind {
+        // That a wide subscription gets what its client may have, and no more, is nothing to act on.
+        RECEIVE => Level::Debug,
+        MEMORY => Level::Warn,
+        _ => Level::Info,
     }
 }
 

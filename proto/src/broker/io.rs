@@ -147,14 +147,31 @@ pub enum Input<'a> {
     /// A new configuration, already checked. Connections stay; what they may do is decided anew, for what
     /// is queued as well.
     Configured(Arc<Config>),
-    /// How many sessions the other shards have now. Needed only where [`Config::max_sessions`] is a limit.
-    SessionsElsewhere(u32),
+    /// What the other shards have now. Needed only where [`Config::max_sessions`], [`Config::max_retained_messages`] or
+    /// [`Config::max_retained_bytes`] is a limit.
+    Elsewhere(Holdings),
+    /// How many bytes of memory this shard may hold ([`Shard::memory`](super::Shard::memory)): what it holds, and what is
+    /// left of the broker's budget. Beyond it nothing new is taken in. Without this input there is no limit.
+    Memory(u64),
+    /// So many connections were closed that this shard has not heard of, because of limits of the driver: they are counted.
+    TurnedAway(u64),
     /// Some who were let in would not be any more: close them. After [`Input::Configured`].
     Revoked(Arc<Revoked>),
     /// Say goodbye to every client (5.0: DISCONNECT 0x8B) and close them.
     Shutdown,
     /// The moment named by [`Output::Timeout`] has come, or the driver felt like it.
     Timeout,
+}
+
+/// What a shard has of what is limited for all together ([`Shard::holdings`](super::Shard::holdings)), or several have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Sessions, connected or not.
+    pub sessions: u64,
+    /// Retained messages, but for those below `$SYS/`.
+    pub retained: u64,
+    /// The bytes these take up.
+    pub retained_bytes: u64,
 }
 
 /// Whose authentication no longer holds, on one listener.

@@ -18,6 +18,8 @@
 //! after every peer has acknowledged its interest. So it either sees a new value live or finds it stored:
 //! the last value is never lost.
 
+mod ack;
+mod brake;
 #[doc(hidden)]
 pub mod check;
 mod config;
@@ -28,24 +30,28 @@ mod exchange;
 mod interest;
 mod io;
 mod limits;
+mod memory;
 mod mount;
 pub mod peer;
 mod publish;
+mod rate;
 mod replay;
 pub mod rights;
 mod session;
 mod share;
 pub mod store;
 mod subscribe;
+mod sweep;
 mod sys;
 mod timer;
 
 pub use config::{Authentication, Config, Home, Listener, Placement, SLOTS};
 pub use io::{
-    AUTH_ROUNDS_MAX, AuthStep, Authenticate, ConnId, Input, Output, Revoked, SHARDS_MAX, ShardId, Verdict,
+    AUTH_ROUNDS_MAX, AuthStep, Authenticate, ConnId, Holdings, Input, Output, Revoked, SHARDS_MAX, ShardId,
+    Verdict,
 };
 pub use limits::{AcceptedVersions, ListenerLimits};
-pub use sys::Counters;
+pub use sys::{Counters, Dropped, Refused};
 
 use crate::message::{Message, MessageId};
 use crate::outbox::{Outbox, Pool};
@@ -76,7 +82,9 @@ pub struct Shard {
     sessions: Slab<Session>,
     session_index: Index,
     last_serial: u32,
-    sessions_elsewhere: u32,
+    brake: brake::Brake,
+    elsewhere: Holdings,
+    memory: memory::Memory,
 
     subscriptions: Trie<Subscription>,
     groups: share::Groups,
@@ -140,6 +148,8 @@ enum Work {
     Replay(u32),
     /// Retained messages for a subscriber of another shard.
     Serve(u32),
+    /// Retained messages that have expired, to be removed.
+    Sweep,
     /// Messages of a peer that came during a fan-out for it.
     Backlog(ShardId),
     /// The rest of what a connection sent, which has caused much work already.
@@ -181,7 +191,9 @@ impl Shard {
             sessions: Slab::new(),
             session_index: Index::new(),
             last_serial: 0,
-            sessions_elsewhere: 0,
+            brake: brake::Brake::default(),
+            elsewhere: Holdings::default(),
+            memory: memory::Memory::default(),
             subscriptions: Trie::new(hash),
             groups: share::Groups::default(),
             interest: Interest::new(placement.key()),
@@ -242,7 +254,11 @@ impl Shard {
             Input::Authenticated { conn, verdict } => self.on_authenticated(conn, verdict),
             Input::Publish { message } => self.publish_from_within(&message),
             Input::Peer { from, message } => self.on_peer(from, message),
-            Input::SessionsElsewhere(n) => self.sessions_elsewhere = n,
+            Input::Elsewhere(others) => self.elsewhere = others,
+            Input::Memory(most) => self.on_memory(most),
+            Input::TurnedAway(connections) => {
+                self.counters.refused[Refused::Connection as usize] += connections;
+            }
             Input::Stored { upto } => self.on_stored(upto),
             Input::StoreFailed(failed) => self.keeper.failed = failed,
             Input::Loaded(loaded) => self.on_loaded(loaded),
@@ -273,9 +289,12 @@ impl Shard {
             }
             let opened = self.opened;
             while let Some(id) = self.dirty.pop() {
-                if let Some(conn) = self.conn(id) {
+                let Shard { conns, memory, .. } = self;
+                if let Some(conn) = conn_at(conns, id) {
                     conn.dirty = false;
-                    if !conn.blocked && !conn.link.outbox.is_empty() && conn.held <= opened {
+                    if conn.blocked {
+                        conn.count(memory);
+                    } else if !conn.link.outbox.is_empty() && conn.held <= opened {
                         return Output::Transmit(id);
                     }
                 }
@@ -296,6 +315,7 @@ impl Shard {
             self.timers.arm(&mut self.sys_at, self.now, Timer::Sys);
         }
         self.config = config;
+        self.ease();
         // What was decided under the old rights is decided anew.
         self.epoch = self.epoch.wrapping_add(1);
         self.forget_routes();
@@ -321,6 +341,8 @@ impl Shard {
                 Timer::Session(session) => self.on_session_timer(at, session),
                 Timer::Sys => self.on_sys_timer(at),
                 Timer::Denials => self.on_denials_timer(at),
+                Timer::Sweep => self.on_sweep_timer(at),
+                Timer::Rate(conn) => self.on_rate_timer(at, conn),
             }
         }
     }
@@ -332,6 +354,7 @@ impl Shard {
                 Work::Fan(fan) => self.continue_fan(fan),
                 Work::Replay(replay) => self.run_replay(replay),
                 Work::Serve(serve) => self.continue_serve(serve),
+                Work::Sweep => self.continue_sweep(),
                 Work::Backlog(from) => self.continue_backlog(from),
                 Work::Resume(conn) => self.resume(conn, Pause::Turn),
             }
@@ -362,7 +385,7 @@ impl Shard {
     fn pause(&mut self, id: ConnId, why: Pause) {
         if let Some(conn) = self.conn(id) {
             let before = conn.paused;
-            conn.paused |= why as u8;
+            conn.paused |= why as u16;
             if before == 0 {
                 self.outputs.push_back(Output::PauseReads(id));
             }
@@ -372,9 +395,9 @@ impl Shard {
     fn resume(&mut self, id: ConnId, why: Pause) {
         let now = self.now;
         if let Some(conn) = self.conn(id)
-            && conn.paused & why as u8 != 0
+            && conn.paused & why as u16 != 0
         {
-            conn.paused &= !(why as u8);
+            conn.paused &= !(why as u16);
             if conn.paused == 0 {
                 // The keep alive stands still while we do not read.
                 conn.link.received_at = now;

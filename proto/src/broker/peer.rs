@@ -7,9 +7,9 @@
 use super::conn::{Pause, conn_at};
 use super::interest::{Change, Pattern};
 use super::io::{ConnId, Output, ShardId};
-use super::publish::PENDING_ACKS_MAX;
+use super::publish::{PENDING_ACKS_MAX, Source};
 use super::{SLICE, Shard, Work};
-use crate::message::Message;
+use crate::message::{Message, MessageId};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -151,6 +151,10 @@ pub enum PeerMessage {
         /// The message.
         message: Message,
     },
+    /// I have clients that are too slow for this message of yours: its publisher should wait.
+    Slow(MessageId),
+    /// My clients have caught up.
+    Eased,
     /// My counters, for `$SYS`.
     Counters(Box<super::sys::Counters>),
     /// Tell me when you have handled all up to here.
@@ -459,11 +463,14 @@ impl Shard {
             PeerMessage::ShareJoined { ticket } => self.on_share_joined(ticket),
             PeerMessage::ShareDeliver { filter, member, message } => {
                 self.on_share_deliver(&filter, member, &message);
+                self.after_delivery(Source::Peer(from), message.id());
             }
             PeerMessage::ShareJoin { .. }
             | PeerMessage::ShareLeave { .. }
             | PeerMessage::ShareMember { .. }
             | PeerMessage::ShareReturn { .. } => self.on_share_message(from, message),
+            PeerMessage::Slow(message) => self.on_slow(message),
+            PeerMessage::Eased => self.on_eased(),
             PeerMessage::Counters(counters) => self.on_counters(from, *counters),
             PeerMessage::Sync => self.peers[usize::from(from)].asked = true,
             PeerMessage::Once { .. } | PeerMessage::Ack { .. } => {}

@@ -4,16 +4,20 @@
 //! topic and no subscription, interest or configuration changes, nothing is matched again. What depends on the
 //! receiver (version, window, connection) is decided at each delivery.
 
+use super::brake::Brake;
+use super::config::Config;
 use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
 use super::io::{ConnId, ShardId};
+use super::memory::Memory;
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
 use super::store::StoreOp;
+use super::sys::{Dropped, Refused};
 use super::{SLICE, Shard, Work};
-use crate::codec::{Ack, Frame, PacketType, Property, Publish, QoS, ReasonCode, SubscribeOptions};
+use crate::codec::{Frame, PacketType, Property, Publish, QoS, ReasonCode, SubscribeOptions};
 use crate::message::{Message, MessageId, Publication};
-use crate::session::{Acked, Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
+use crate::session::{Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
 use crate::time::Instant;
 use crate::topic::{TOPIC_BYTES_MAX, separators};
 use alloc::boxed::Box;
@@ -65,6 +69,26 @@ fn is_bridge_state(topic: &str) -> bool {
     name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
+/// Why a client that has not taken so many bytes does not get a QoS 0 message, if there is a reason.
+#[cold]
+fn why_drop(
+    config: &Config,
+    memory: &Memory,
+    brake: &mut Brake,
+    waiting: usize,
+) -> Option<(Dropped, Denial, &'static str)> {
+    if waiting > config.output_soft_bytes {
+        if config.slow_publishers && waiting <= config.output_hard_bytes {
+            brake.pressed = true;
+        } else {
+            let what = "messages of QoS 0 are dropped, it does not read what it is sent";
+            return Some((Dropped::Slow, Denial::Slow, what));
+        }
+    }
+    let what = "messages of QoS 0 are dropped, it is slow, and memory is short";
+    memory.is_short().then_some((Dropped::Memory, Denial::Memory, what))
+}
+
 /// One receiver of a topic, all its matching subscriptions merged.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -94,6 +118,11 @@ impl Route {
     pub fn keep_where(&mut self, session: impl Fn(u32) -> bool, group: impl Fn(u32) -> bool) {
         self.targets.retain(|t| session(t.session));
         self.groups.retain(|&g| group(g));
+    }
+
+    /// How many bytes it takes up.
+    pub fn size(&self) -> usize {
+        self.topic.capacity() + self.targets.capacity() * size_of::<Target>() + self.groups.capacity() * 4
     }
 
     /// How many receivers it has: groups, then sessions.
@@ -145,6 +174,9 @@ impl Shard {
         if self.credit_spent() {
             self.credit_wait = true;
             self.pause(id, Pause::Credit);
+        }
+        if self.config.max_publish_rate > 0 {
+            self.meter(id);
         }
         let now = self.now;
         let Shard { conns, properties: forward, config, .. } = self;
@@ -305,6 +337,11 @@ impl Shard {
             }
             self.build_route(&mut route, publication.topic, session);
         }
+        let somewhere = route.len() > 0 || route.peers != 0;
+        let retains = publication.retain && !publication.payload.is_empty();
+        if qos != QoS::AtMostOnce && (somewhere || retains) && self.is_short_of_memory() {
+            return self.refuse_publish(id, route, kind, packet_id);
+        }
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
@@ -327,7 +364,11 @@ impl Shard {
             ack = None;
             flow = self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
         }
+        if elsewhere && self.config.slow_publishers {
+            self.remember_publisher(publication.id, id);
+        }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
+        self.after_delivery(Source::Conn(id, None), publication.id);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
             let fan = Fan { source: Source::Conn(id, ack), message, route, at: done };
@@ -353,8 +394,23 @@ impl Shard {
         }
     }
 
+    /// Refuses a message because memory is short.
+    #[cold]
+    fn refuse_publish(&mut self, id: ConnId, route: Box<Route>, kind: PacketType, packet_id: u16) -> Flow {
+        self.counters.refuse(Refused::Publish);
+        let Some(conn) = self.conn(id) else { return Flow::Closed };
+        conn.route = Some(route);
+        let (session, v5) = (conn.session, conn.link.version.is_v5());
+        self.log_limit(Denial::Memory, session, "a message is refused, memory is short ('memory_limit')");
+        // Nobody would keep it; 3.x has no words for that, and an acknowledgement would be a lie.
+        if !v5 {
+            return self.fail(id, ReasonCode::QuotaExceeded, "its message cannot be kept, memory is short");
+        }
+        self.acknowledge(id, 0, kind, packet_id, ReasonCode::QuotaExceeded)
+    }
+
     /// Acknowledges a PUBLISH, in order, when `gate` opens [MQTT-4.3.2-4] [MQTT-4.3.3-8].
-    fn acknowledge(
+    pub(super) fn acknowledge(
         &mut self,
         id: ConnId,
         gate: u64,
@@ -423,6 +479,7 @@ impl Shard {
         mut kept: Option<Message>,
     ) -> bool {
         let done = self.deliver(publication, &route, 0, None, &mut kept);
+        self.after_delivery(source, publication.id);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(publication));
             self.work.push_back(Work::Fan(Fan { source, message, route, at: done }));
@@ -436,6 +493,7 @@ impl Shard {
         let message = fan.message.clone();
         fan.at =
             self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
+        self.after_delivery(fan.source, message.id());
         if fan.at < fan.route.len() {
             return self.work.push_back(Work::Fan(fan));
         }
@@ -590,16 +648,27 @@ impl Shard {
             if self.sessions.get(target.session).is_none_or(|s| s.serial != target.serial) {
                 continue;
             }
-            if qos == QoS::AtMostOnce {
+            if qos == QoS::AtMostOnce && !self.queues_qos0(target.session) {
                 let message = Qos0 { publication, raw, kept: kept.as_ref(), asked: false };
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
                 let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
-                let delivery = Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0 };
+                let delivery =
+                    Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0, body: 0 };
                 self.enqueue(target.session, delivery);
             }
         }
         end
+    }
+
+    /// Whether a QoS 0 message for a session is queued: its client is away, or has not got those that were.
+    pub(super) fn queues_qos0(&self, index: u32) -> bool {
+        self.config.queue_qos0_messages
+            && self.sessions.get(index).is_some_and(|session| {
+                let away = session.conn.is_none() || session.outgoing.queues_qos0();
+                // While the store fails, what nobody was promised does not pile up.
+                away && session.expiry_s > 0 && !(self.keeper.failed && session.is_stored())
+            })
     }
 
     /// Writes a QoS 0 message to a session that is connected, or drops it.
@@ -610,14 +679,16 @@ impl Shard {
         retain: bool,
         message: Qos0<'_>,
     ) {
-        let soft = self.config.output_soft_bytes;
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, dirty, .. } = self;
+        let Shard { sessions, conns, pool, counters, dirty, memory, config, brake, .. } = self;
         let Some(id) = sessions.get(session).and_then(|s| s.conn) else { return };
         let Some(conn) = conn_at(conns, id) else { return };
-        if conn.blocked && conn.link.outbox.len() > soft && !message.asked {
-            counters.publish_dropped += 1;
-            return;
+        if conn.blocked && !message.asked {
+            let waiting = conn.link.outbox.len();
+            if let Some((why, kind, what)) = why_drop(config, memory, brake, waiting) {
+                counters.drop_for(why);
+                return self.log_limit(kind, session, what);
+            }
         }
         match message.raw {
             Some(bytes) if !conn.link.version.is_v5() && !retain && conn.mount.is_none() => {
@@ -627,7 +698,7 @@ impl Shard {
             _ => {
                 let publication = message.publication;
                 let Some(topic) = conn.mount.strip(publication.topic.as_bytes()) else {
-                    counters.publish_dropped += 1;
+                    counters.drop_for(Dropped::TooLarge);
                     return;
                 };
                 let publish = OutgoingPublish {
@@ -642,7 +713,7 @@ impl Shard {
                     ids,
                 };
                 if conn.link.put_publish(pool, now, &publish) == Sent::TooLarge {
-                    counters.publish_dropped += 1; // [MQTT-3.1.2-25]
+                    counters.drop_for(Dropped::TooLarge); // [MQTT-3.1.2-25]
                     return;
                 }
             }
@@ -655,117 +726,47 @@ impl Shard {
     /// Queues a QoS 1 or 2 message for a session, connected or not, and sends what its window allows
     /// [MQTT-4.5.0-1]. A session that is full drops it.
     pub(super) fn enqueue(&mut self, index: u32, delivery: Delivery) {
-        let (most, most_bytes) = (self.config.max_queued_messages as usize, self.config.max_queued_bytes);
+        let most = self.config.max_queued_messages as usize;
         let Some(session) = self.sessions.get_mut(index) else { return };
+        // What is queued in the store takes no memory but for its head.
+        let most_bytes = match session.is_stored() {
+            true => self.config.max_stored_bytes,
+            false => self.config.max_queued_bytes,
+        };
         let out = &mut session.outgoing;
         if out.queued() == 0 {
             session.epoch = self.epoch;
         }
         let queued = out.queued_bytes() + delivery.size();
         if out.queued() > 0 && (out.queued() >= most || queued > most_bytes) {
-            self.counters.publish_dropped += 1;
-            return;
+            self.counters.drop_for(Dropped::QueueFull);
+            return self.log_limit(
+                Denial::Queue,
+                index,
+                "messages are dropped, as many as may be wait for it",
+            );
+        }
+        // What came with QoS 1 or 2 was refused when it came, or is acknowledged.
+        if delivery.message.qos() == QoS::AtMostOnce && self.is_short_of_memory() {
+            self.counters.drop_for(Dropped::Memory);
+            return self.log_limit(
+                Denial::Memory,
+                index,
+                "messages of QoS 0 are not queued, memory is short",
+            );
         }
         self.enqueue_asked(index, delivery);
     }
 
     /// Queues a message that was asked for: the one who sends holds the bounds.
     pub(super) fn enqueue_asked(&mut self, index: u32, delivery: Delivery) {
-        let Shard { sessions, keeper, .. } = self;
+        let Shard { sessions, keeper, memory, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
-        let Some(delivery) = session.keep_delivery(keeper, delivery) else { return };
+        let Some(mut delivery) = session.keep_delivery(keeper, delivery) else { return };
+        memory.hold(&mut delivery);
         session.outgoing.push(delivery);
         if session.conn.is_some() {
             self.pump(index);
         }
-    }
-
-    pub(super) fn on_puback(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
-        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
-        match self.sessions[index].outgoing.on_puback(ack.packet_id) {
-            Acked::Unknown => self.unknown_ack(id),
-            Acked::Wrong => self.wrong_ack(id),
-            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
-            Acked::Release { .. } => Flow::Continue,
-        }
-    }
-
-    pub(super) fn on_pubrec(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
-        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
-        match self.sessions[index].outgoing.on_pubrec(ack.packet_id, ack.reason) {
-            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
-            Acked::Wrong => self.wrong_ack(id),
-            Acked::Unknown if ack.reason.is_error() => Flow::Continue,
-            // [MQTT-4.3.3-4]: a PUBREL answers every PUBREC, and clients know how to go on from one without error.
-            Acked::Unknown => self.put_ack(id, PacketType::PubRel, ack.packet_id),
-            Acked::Release { delivery } => {
-                if let Some(Delivery { message, seq, .. }) = delivery {
-                    let (packet_id, body) = (ack.packet_id, message.id());
-                    self.keep_of(index, seq, |id| StoreOp::Released { id, seq, packet_id, body });
-                }
-                self.put_ack(id, PacketType::PubRel, ack.packet_id)
-            }
-        }
-    }
-
-    pub(super) fn on_pubrel(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
-        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
-        // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
-        let packet_id = ack.packet_id;
-        if self.sessions[index].incoming.release(packet_id) {
-            self.keep_of(index, 1, |id| StoreOp::Completed { id, packet_id });
-            if let Some(conn) = self.conn(id) {
-                conn.link.unreleased = conn.link.unreleased.saturating_sub(1);
-            }
-        }
-        // [MQTT-4.3.3-11]; a PUBREL that is sent again after its PUBCOMP was lost is no error.
-        self.put_ack(id, PacketType::PubComp, packet_id)
-    }
-
-    pub(super) fn on_pubcomp(&mut self, id: ConnId, ack: &Ack<'_>) -> Flow {
-        let Some(index) = self.session_index_of(id) else { return Flow::Closed };
-        match self.sessions[index].outgoing.on_pubcomp(ack.packet_id) {
-            Acked::Unknown => self.unknown_ack(id),
-            Acked::Wrong => self.wrong_ack(id),
-            Acked::Done { seq, delivery } => self.on_done(index, seq, delivery),
-            Acked::Release { .. } => Flow::Continue,
-        }
-    }
-
-    /// A message of a session is done, which makes room for others.
-    fn on_done(&mut self, index: u32, seq: u64, delivery: Option<Delivery>) -> Flow {
-        let body = delivery.map(|d| d.message.id());
-        self.keep_of(index, seq, |id| StoreOp::Done { id, seq, body });
-        self.pump(index);
-        Flow::Continue
-    }
-
-    fn session_index_of(&mut self, id: ConnId) -> Option<u32> {
-        self.conn(id).map(|c| c.session)
-    }
-
-    /// Answers a packet of a QoS 2 message. The answer promises that the state behind it is kept.
-    fn put_ack(&mut self, id: ConnId, kind: PacketType, packet_id: u16) -> Flow {
-        if self.keeper.on {
-            let gate = self.store_gate();
-            return self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
-        }
-        let Shard { conns, pool, .. } = self;
-        if let Some(conn) = conn_at(conns, id) {
-            conn.link.put_ack(pool, kind, packet_id, ReasonCode::Success);
-            self.mark_dirty(id);
-        }
-        self.after_answer(id)
-    }
-
-    /// An acknowledgement that the message does not wait for: of another QoS, or before its time.
-    fn wrong_ack(&mut self, id: ConnId) -> Flow {
-        self.fail(id, ReasonCode::ProtocolError, "an acknowledgement its message does not wait for")
-    }
-
-    /// An acknowledgement of nothing: harmless after a session was lost, so it is let pass.
-    fn unknown_ack(&mut self, id: ConnId) -> Flow {
-        debug!("An acknowledgement of no message in flight on connection {}.", id.index);
-        Flow::Continue
     }
 }

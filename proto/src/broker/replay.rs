@@ -12,6 +12,7 @@ use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
 use super::publish::{Qos0, Subscription, session_subscriber};
 use super::subscribe::REPLAYS_MAX;
+use super::sweep::Sweep;
 use super::{SLICE, Shard, Work};
 use crate::codec::QoS;
 use crate::message::{Message, MessageId, Publication};
@@ -34,13 +35,18 @@ const RECENT: usize = 1024;
 
 /// The retained messages of this shard's topics, and those it is sending to other shards.
 pub(super) struct Retained {
-    tree: Tree<Message>,
+    pub(super) tree: Tree<Message>,
+    /// Those that expire.
+    pub(super) sweep: Sweep,
     hash: HashKey,
     serves: Slab<Serve>,
     /// How many replays await messages of other shards.
     awaited: u32,
     recent: VecDeque<(u64, MessageId)>,
     last_number: u32,
+    /// How many messages there are and how many bytes they have, but for those below `$SYS/`.
+    count: u64,
+    bytes: u64,
 }
 
 /// A replay for a subscriber of another shard.
@@ -75,11 +81,14 @@ impl Retained {
     pub fn new(hash: HashKey) -> Self {
         Retained {
             tree: Tree::new(hash),
+            sweep: Sweep::default(),
             hash,
             serves: Slab::new(),
             awaited: 0,
             recent: VecDeque::new(),
             last_number: 0,
+            count: 0,
+            bytes: 0,
         }
     }
 
@@ -92,17 +101,30 @@ impl Retained {
         self.tree.len()
     }
 
-    /// Whether a message is retained for a topic.
-    pub fn contains(&self, topic: &str) -> bool {
-        self.tree.get(topic).is_some()
+    /// How many messages there are and how many bytes they have, but for those below `$SYS/`.
+    pub fn of_clients(&self) -> (u64, u64) {
+        (self.count, self.bytes)
+    }
+
+    /// The message that is retained for a topic.
+    pub fn get(&self, topic: &str) -> Option<&Message> {
+        self.tree.get(topic)
     }
 
     /// Stores a message, or removes the one of its topic if it is empty [MQTT-3.3.1-6] [MQTT-3.3.1-7].
     pub fn store(&mut self, message: Message) {
-        if message.payload().is_empty() {
-            self.tree.remove(message.topic());
+        let counts = !is_of_broker(&message);
+        let before = if message.payload().is_empty() {
+            self.tree.remove(message.topic())
         } else {
-            self.tree.insert(message.topic(), message.clone());
+            self.count += u64::from(counts);
+            self.bytes += if counts { message.size() as u64 } else { 0 };
+            self.sweep.expects(message.expires_at());
+            self.tree.insert(message.topic(), message.clone())
+        };
+        if let Some(before) = before.filter(|_| counts) {
+            self.count -= 1;
+            self.bytes -= before.size() as u64;
         }
     }
 
@@ -136,7 +158,28 @@ impl Retained {
     }
 }
 
+/// Whether the broker itself has said this.
+pub(super) fn is_of_broker(message: &Message) -> bool {
+    message.topic_bytes().starts_with(b"$SYS/")
+}
+
 impl Shard {
+    /// Why a message is not to be retained, if there is a reason.
+    pub(super) fn why_not_retain(&mut self, message: &Message) -> Option<&'static str> {
+        let (count, bytes) = self.retained.of_clients();
+        let before = self.retained.get(message.topic()).map(Message::size);
+        let (config, elsewhere) = (&self.config, &self.elsewhere);
+        if before.is_none() && count + elsewhere.retained >= config.max_retained_messages {
+            return Some("there are as many retained messages as 'max_retained_messages' allows");
+        }
+        let bytes = bytes + elsewhere.retained_bytes + message.size() as u64 - before.unwrap_or(0) as u64;
+        if bytes > config.max_retained_bytes {
+            return Some("retained messages have as many bytes as 'max_retained_bytes' allows");
+        }
+        // What came with QoS 1 or 2 was refused when it came, or is acknowledged.
+        (message.qos() == QoS::AtMostOnce && self.is_short_of_memory()).then_some("memory is short")
+    }
+
     /// A replay for a subscription of a session, to be started when its SUBACK has left.
     pub(super) fn create_replay(
         &mut self,
@@ -317,7 +360,8 @@ impl Shard {
         let mut ids = SubscriptionIds::None;
         ids.push(subscription.id);
         if qos != QoS::AtMostOnce {
-            let delivery = Delivery { message: message.clone(), qos, retain: true, ids, share: 0, seq: 0 };
+            let delivery =
+                Delivery { message: message.clone(), qos, retain: true, ids, share: 0, seq: 0, body: 0 };
             return self.enqueue_asked(index, delivery);
         }
         let publication = message.as_publication();

@@ -9,6 +9,7 @@ use super::publish::{may_publish, session_subscriber};
 use super::rights::Subject;
 use super::store::keep::{Kept, must_wait};
 use super::store::{HEAD, Held, Keeper, StoreOp};
+use super::sys::Dropped;
 use super::timer::Timer;
 use crate::codec::PacketType;
 use crate::message::Message;
@@ -60,6 +61,8 @@ pub(super) struct Session {
     pub replays: VecDeque<u32>,
     /// What the store knows of it, if it is kept.
     pub kept: Option<Box<Kept>>,
+    /// What is counted for it in the shard's memory.
+    pub counted: u64,
 }
 
 impl Session {
@@ -101,7 +104,9 @@ impl Shard {
             last_share: 0,
             replays: VecDeque::new(),
             kept: None,
+            counted: 0,
         });
+        self.count_session(index);
         let Shard { sessions, session_index, hash, .. } = self;
         session_index
             .insert(key, index, |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())));
@@ -126,6 +131,7 @@ impl Shard {
         if matches!(cause, Cause::Disconnect { with_will: false } | Cause::Operator) {
             session.will = None;
         }
+        self.count_session(index);
         self.tell_share_owners(index, false);
         let Some(session) = self.sessions.get_mut(index) else { return };
         if matches!(cause, Cause::TakenOver) {
@@ -179,6 +185,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(index) else { return };
         session.will_at = Instant::NEVER;
         let Some(will) = session.will.take() else { return };
+        self.count_session(index);
         self.keep_session(index);
         let session = &self.sessions[index];
         // Rights may have changed since CONNECT.
@@ -207,7 +214,9 @@ impl Shard {
             |i| i == index,
             |i| sessions.get(i).map_or(0, |s| hash.hash(s.client_id.as_bytes())),
         );
-        self.sessions.remove(index);
+        if let Some(mut session) = self.sessions.remove(index) {
+            self.memory.change(&mut session.counted, 0);
+        }
         match (stored, left) {
             (Some(id), Some((rest, filters))) => self.hand_on(id, rest.from, filters),
             (Some(id), None) => self.keeper.put(StoreOp::SessionEnd { id }),
@@ -225,7 +234,9 @@ impl Shard {
             changes.extend(interest.count(filter, false).into_iter().flatten());
         });
         changes.into_iter().for_each(|c| self.announce(c));
-        let session = self.sessions.get_mut(index)?;
+        let Shard { sessions, memory, .. } = self;
+        let session = sessions.get_mut(index)?;
+        session.outgoing.deliveries().for_each(|delivery| memory.release(delivery));
         let rest = session.outgoing.rest().copied();
         let replays = core::mem::take(&mut session.replays);
         let shares = core::mem::take(&mut session.shares);
@@ -253,31 +264,32 @@ impl Shard {
     /// Sends what a session's window allows.
     pub(super) fn pump(&mut self, index: u32) {
         let now = self.now;
-        let Shard { sessions, conns, pool, counters, config, epoch, keeper, .. } = self;
+        let Shard { sessions, conns, pool, counters, config, epoch, keeper, memory, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
         let key = session.key(index);
         let Some(id) = session.conn else { return };
         let Some(conn) = conn_at(conns, id) else { return };
         let Session { outgoing, kept, client_id, username, .. } = session;
         let stored = kept.as_ref().map(|k| k.id);
-        let done = |keeper: &mut Keeper, delivery: Option<Delivery>| {
-            if let (Some(id), Some(delivery)) = (stored, delivery) {
+        let mut done = |keeper: &mut Keeper, delivery: Option<Delivery>, why: Option<Dropped>| {
+            why.into_iter().for_each(|why| counters.drop_for(why));
+            let Some(delivery) = delivery else { return };
+            memory.release(&delivery);
+            if let Some(id) = stored {
                 keeper.done(id, &delivery);
             }
         };
         let (mut any, mut waits) = (false, false);
         let subject = Subject { client_id, username: username.as_deref() };
         let rights = (session.epoch != *epoch).then(|| config.rights(session.listener));
-        let dropped = &mut 0;
+        let (mut sent, mut sent_bytes) = (0, 0);
         // Who takes no output gets no more, whatever it acknowledges: `on_written` goes on.
         let soft = config.output_soft_bytes;
         let window = Window { messages: conn.link.send_window, bytes: config.max_inflight_bytes };
         let has_room = |link: &Link, blocked: bool| !blocked || link.outbox.len() < soft;
         while has_room(&conn.link, conn.blocked)
-            && let Some(send) = outgoing.next(window, now, |expired| {
-                *dropped += 1;
-                done(keeper, Some(expired));
-            })
+            && let Some(send) =
+                outgoing.next(window, now, |expired| done(keeper, Some(expired), Some(Dropped::Expired)))
         {
             any = true;
             let (packet_id, dup, first, delivery) = match send {
@@ -288,11 +300,10 @@ impl Shard {
                 ToSend::Publish { packet_id, dup, first, delivery } => (packet_id, dup, first, delivery),
             };
             if rights.is_some_and(|r| !dup && !r.may_receive(subject, delivery.message.topic())) {
-                *dropped += 1;
-                done(keeper, outgoing.discard(packet_id));
+                done(keeper, outgoing.discard(packet_id), Some(Dropped::Denied));
                 continue;
             }
-            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0) {
+            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0 && packet_id > 0) {
                 if first {
                     keeper.put(StoreOp::Sent { id: kept.id, seq: delivery.seq, packet_id });
                 }
@@ -303,14 +314,17 @@ impl Shard {
                 }
             }
             if conn.write(pool, now, packet_id, dup, delivery) {
-                counters.publish_sent += 1;
-                counters.publish_bytes_sent += delivery.message.payload().len() as u64;
+                sent += 1;
+                sent_bytes += delivery.message.payload().len() as u64;
+                if packet_id == 0 {
+                    done(keeper, outgoing.discard(packet_id), None);
+                }
             } else {
-                *dropped += 1;
-                done(keeper, outgoing.discard(packet_id));
+                done(keeper, outgoing.discard(packet_id), Some(Dropped::TooLarge));
             }
         }
-        counters.publish_dropped += *dropped;
+        counters.publish_sent += sent;
+        counters.publish_bytes_sent += sent_bytes;
         if let Some(id) = stored
             && let Some((from, count)) = outgoing.wants(HEAD)
         {

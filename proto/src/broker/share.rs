@@ -290,14 +290,14 @@ impl Shard {
         let mut ids = SubscriptionIds::None;
         ids.push(share.id);
         let (qos, share) = (self.config.delivered_qos(message.qos(), share.qos), share.number); // [MQTT-4.8.2-3]
-        if qos == QoS::AtMostOnce {
+        if qos == QoS::AtMostOnce && !self.queues_qos0(index) {
             let message =
                 Qos0 { publication: &message.as_publication(), raw: None, kept: Some(message), asked: false };
             self.deliver_now(index, &ids, false, message);
         } else {
             self.enqueue(
                 index,
-                Delivery { message: message.clone(), qos, retain: false, ids, share, seq: 0 },
+                Delivery { message: message.clone(), qos, retain: false, ids, share, seq: 0, body: 0 },
             );
         }
     }

@@ -11,6 +11,7 @@ use super::peer::{PeerMessage, ReplayKey};
 use super::publish::{Subscription, session_subscriber};
 use super::session::Session;
 use super::store::StoredSubscription;
+use super::sys::Refused;
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
@@ -165,8 +166,28 @@ impl Shard {
         if self.store_refuses(index) {
             return Some(ReasonCode::ImplementationSpecificError);
         }
-        let count = self.subscriptions.count_of(session_subscriber(index)) + session.shares.len();
-        (count >= self.config.max_subscriptions as usize).then_some(ReasonCode::QuotaExceeded)
+        let session = &self.sessions[index];
+        let subscriber = session_subscriber(index);
+        let known = match filter.share() {
+            Some(_) => session.shares.contains_key(filter.as_str()),
+            None => self.subscriptions.get(filter.filter(), subscriber).is_some(),
+        };
+        if known {
+            return None; // It takes the place of the one there is.
+        }
+        let count = self.subscriptions.count_of(subscriber) + session.shares.len();
+        if count >= self.config.max_subscriptions as usize {
+            self.counters.refuse(Refused::Subscription);
+            let what = "a subscription is refused, it has as many as 'max_subscriptions' allows";
+            self.log_limit(Denial::Subscribe, index, what);
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        if self.is_short_of_memory() {
+            self.counters.refuse(Refused::Subscription);
+            self.log_limit(Denial::Memory, index, "a subscription is refused, memory is short");
+            return Some(ReasonCode::QuotaExceeded);
+        }
+        None
     }
 
     /// Makes one subscription.

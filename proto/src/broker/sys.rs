@@ -13,7 +13,48 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-/// What a shard counts. Sums since its start, but for the first seven, which say how many there are now.
+/// Why a message did not get through to someone who subscribed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The queue of its session is full.
+    QueueFull,
+    /// Its client does not read what it is sent.
+    Slow,
+    /// Memory is short, and its client does not keep up.
+    Memory,
+    /// It expired in its queue.
+    Expired,
+    /// It is larger than its client takes, or outside its mount point.
+    TooLarge,
+    /// Its client may not have it any more.
+    Denied,
+}
+
+/// What was refused because of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A message of QoS 1 or 2, while memory is short.
+    Publish,
+    /// To retain a message that was delivered.
+    Retain,
+    /// A subscription.
+    Subscription,
+    /// A session.
+    Session,
+    /// A connection, for what it sent or did not read.
+    Connection,
+    /// To read on at once from a client that publishes more than it may.
+    Rate,
+}
+
+/// The topics of [`Counters::dropped`], below `publish/messages/dropped/`.
+const DROPPED: [&str; Dropped::Denied as usize + 1] =
+    ["queue_full", "slow", "memory", "expired", "too_large", "denied"];
+/// The topics of [`Counters::refused`], below `limits/`.
+const REFUSED: [&str; Refused::Rate as usize + 1] =
+    ["publish", "retain", "subscription", "session", "connection", "rate"];
+
+/// What a shard counts. Sums since its start, but for the first eight, which say how many there are now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connected clients.
@@ -30,6 +71,8 @@ pub struct Counters {
     pub stored: u64,
     /// The bytes these take up.
     pub stored_bytes: u64,
+    /// Memory that is held for clients, in bytes, about.
+    pub memory: u64,
     /// Sessions that expired.
     pub clients_expired: u64,
     /// Packets received.
@@ -50,6 +93,10 @@ pub struct Counters {
     pub publish_bytes_sent: u64,
     /// Messages dropped: a full queue, an expired message, a client that does not read.
     pub publish_dropped: u64,
+    /// The same by [`Dropped`].
+    pub dropped: [u64; DROPPED.len()],
+    /// What was refused because of a limit, by [`Refused`].
+    pub refused: [u64; REFUSED.len()],
     /// Connections opened.
     pub connections: u64,
     /// CONNECT packets received.
@@ -57,6 +104,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// A message did not get through.
+    pub(super) fn drop_for(&mut self, why: Dropped) {
+        self.publish_dropped += 1;
+        self.dropped[why as usize] += 1;
+    }
+
+    /// Something was refused.
+    pub(super) fn refuse(&mut self, what: Refused) {
+        self.refused[what as usize] += 1;
+    }
+
     fn add(&mut self, other: &Counters) {
         let Counters {
             clients_connected,
@@ -66,6 +124,7 @@ impl Counters {
             retained,
             stored,
             stored_bytes,
+            memory,
             clients_expired,
             messages_received,
             messages_sent,
@@ -76,6 +135,8 @@ impl Counters {
             publish_bytes_received,
             publish_bytes_sent,
             publish_dropped,
+            dropped,
+            refused,
             connections,
             connects,
         } = other;
@@ -86,6 +147,7 @@ impl Counters {
         self.retained += retained;
         self.stored += stored;
         self.stored_bytes += stored_bytes;
+        self.memory += memory;
         self.clients_expired += clients_expired;
         self.messages_received += messages_received;
         self.messages_sent += messages_sent;
@@ -96,6 +158,8 @@ impl Counters {
         self.publish_bytes_received += publish_bytes_received;
         self.publish_bytes_sent += publish_bytes_sent;
         self.publish_dropped += publish_dropped;
+        self.dropped.iter_mut().zip(dropped).for_each(|(sum, n)| *sum += n);
+        self.refused.iter_mut().zip(refused).for_each(|(sum, n)| *sum += n);
         self.connections += connections;
         self.connects += connects;
     }
@@ -109,6 +173,7 @@ pub(super) struct Reports {
     /// The values published last, in the order of the topics: only changes are published.
     last: Vec<String>,
     clients_maximum: u64,
+    memory_maximum: u64,
     loads: Loads,
 }
 
@@ -173,6 +238,7 @@ impl Shard {
             clients_total: self.sessions.len() as u64,
             subscriptions: self.subscriptions.len() as u64,
             retained: self.retained.len() as u64,
+            memory: self.memory(),
             messages_sent: self.pool.packets,
             ..self.counters
         }
@@ -215,9 +281,10 @@ impl Shard {
         let now = self.now;
         let reports = &mut self.reports;
         reports.clients_maximum = reports.clients_maximum.max(sum.clients_connected);
+        reports.memory_maximum = reports.memory_maximum.max(sum.memory);
         reports.loads.on_counted(now, &sum);
         let away = sum.clients_total.saturating_sub(sum.clients_connected).to_string();
-        let values: [(&str, String); 26] = [
+        let values: [(&str, String); 28] = [
             ("version", self.config.version.clone()),
             ("uptime", format!("{} seconds", now.since(self.started).as_secs())),
             ("clients/total", sum.clients_total.to_string()),
@@ -243,10 +310,15 @@ impl Shard {
             ("publish/bytes/received", sum.publish_bytes_received.to_string()),
             ("publish/bytes/sent", sum.publish_bytes_sent.to_string()),
             ("connections/socket/count", sum.connections.to_string()),
+            ("heap/current", sum.memory.to_string()),
+            ("heap/maximum", reports.memory_maximum.to_string()),
             ("workers", self.shards.to_string()),
         ];
         let mut values: Vec<(String, String)> =
             values.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let dropped = DROPPED.iter().map(|why| format!("publish/messages/dropped/{why}")).zip(sum.dropped);
+        let refused = REFUSED.iter().map(|what| format!("limits/{what}")).zip(sum.refused);
+        values.extend(dropped.chain(refused).map(|(name, count)| (name, count.to_string())));
         for ((name, _), rates) in LOADS.iter().zip(&reports.loads.rates) {
             let named =
                 |(minutes, rate): (u16, &f64)| (format!("load/{name}/{minutes}min"), format!("{rate:.2}"));

@@ -19,6 +19,10 @@ pub(super) enum Timer {
     Sys,
     /// How many denials were not said.
     Denials,
+    /// A connection that has published more than it may.
+    Rate(u32),
+    /// Retained messages that expire.
+    Sweep,
 }
 
 /// All timers of a shard.

@@ -86,6 +86,7 @@ impl Client {
             ids: SubscriptionIds::None,
             share: 0,
             seq: 0,
+            body: 0,
         });
         self.pump(now);
         Ok(())

@@ -113,6 +113,8 @@ pub struct Link {
     final_acks: u32,
     aliases_in: Vec<Box<str>>,
     aliases_out: AliasesOut,
+    /// How many bytes the topics of all of them have.
+    alias_bytes: usize,
 }
 
 impl Link {
@@ -133,13 +135,20 @@ impl Link {
             final_acks: 0,
             aliases_in: Vec::new(),
             aliases_out: AliasesOut::default(),
+            alias_bytes: 0,
         }
     }
 
     /// Sets how many topic aliases may be used towards the peer [MQTT-3.3.2-9] [MQTT-3.3.2-11]; a new link has none
     /// [MQTT-3.3.2-7].
     pub fn allow_aliases_out(&mut self, max: u16) {
+        self.alias_bytes -= self.aliases_out.topics.iter().map(|topic| topic.len()).sum::<usize>();
         self.aliases_out = AliasesOut { max, topics: Vec::new() };
+    }
+
+    /// How many bytes the topics that have an alias take up.
+    pub fn alias_bytes(&self) -> usize {
+        self.alias_bytes
     }
 
     /// Encodes any packet into the outbox.
@@ -252,6 +261,7 @@ impl Link {
             self.aliases_in.resize(at + 1, Box::default());
         }
         if *self.aliases_in[at] != *topic {
+            self.alias_bytes = self.alias_bytes - self.aliases_in[at].len() + topic.len();
             self.aliases_in[at] = topic.into();
         }
         Ok(topic)
@@ -268,6 +278,7 @@ impl Link {
         }
         if out.topics.len() < usize::from(out.max) {
             out.topics.push(topic.into());
+            self.alias_bytes += topic.len();
             return Some((out.topics.len() as u16, false));
         }
         None

@@ -55,7 +55,7 @@ impl SubscriptionIds {
 pub struct Delivery {
     /// The message.
     pub message: Message,
-    /// The quality of service to deliver it with, 1 or 2.
+    /// The quality of service to deliver it with. At 0 it waits in the queue and is never in flight.
     pub qos: QoS,
     /// The RETAIN flag to send.
     pub retain: bool,
@@ -65,6 +65,8 @@ pub struct Delivery {
     pub share: u32,
     /// Its place in the store, 0 if it is in none.
     pub seq: u64,
+    /// Where its owner counts the memory it takes up, 0 if it does not.
+    pub body: u32,
 }
 
 impl Delivery {
@@ -111,7 +113,7 @@ pub struct Window {
 pub enum ToSend<'a> {
     /// A PUBLISH.
     Publish {
-        /// Its packet id.
+        /// Its packet id; 0 at QoS 0: it is to be [discarded](Outgoing::discard) when it was sent.
         packet_id: u16,
         /// Whether it was sent on an earlier connection.
         dup: bool,
@@ -176,6 +178,10 @@ pub struct Outgoing {
     in_flight: VecDeque<InFlight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
+    /// How many of them are of QoS 0.
+    queue_qos0: usize,
+    /// The one of QoS 0 that is being sent.
+    passing: Option<Delivery>,
     /// What follows in the store.
     rest: Option<Box<Rest>>,
     /// Ids in use by SUBSCRIBE and UNSUBSCRIBE (clients only).
@@ -211,7 +217,13 @@ impl Outgoing {
     /// Queues a message; [`Outgoing::next`] tells when to send it. The caller holds the limits.
     pub fn push(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.size();
+        self.queue_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
+    }
+
+    /// Whether a message of QoS 0 may be queued: later ones must not overtake it.
+    pub fn queues_qos0(&self) -> bool {
+        self.queue_qos0 > 0 || self.rest.is_some()
     }
 
     /// Counts a message that is in the store, if `most` or more are queued already or some before it are there
@@ -224,6 +236,11 @@ impl Outgoing {
         rest.count += 1;
         rest.bytes += delivery.size();
         true
+    }
+
+    /// Whether some messages are in the store alone.
+    pub fn has_rest(&self) -> bool {
+        self.rest.is_some()
     }
 
     /// What follows in the store: to be asked for when few are left here.
@@ -265,6 +282,7 @@ impl Outgoing {
     pub fn restore_sent(&mut self, packet_id: u16) {
         if let Some(delivery) = self.queue.pop_back() {
             self.queue_bytes -= delivery.size();
+            self.queue_qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
             self.restore(packet_id, delivery.seq, Some(delivery));
         }
     }
@@ -328,9 +346,11 @@ impl Outgoing {
             if self.queue.is_empty() || self.is_full(window) {
                 return None;
             }
-            let packet_id = self.free_id()?;
+            let passes = self.queue.front().is_some_and(|d| d.qos == QoS::AtMostOnce);
+            let packet_id = if passes { self.last_id } else { self.free_id()? };
             let delivery = self.queue.pop_front()?;
             self.queue_bytes -= delivery.size();
+            self.queue_qos0 -= usize::from(passes);
             if self.queue.is_empty() && self.queue.capacity() > 64 {
                 self.queue = VecDeque::new();
             }
@@ -339,6 +359,10 @@ impl Outgoing {
             if delivery.message.expires_at() <= now {
                 expired(delivery);
                 continue;
+            }
+            if passes {
+                let delivery = self.passing.insert(delivery);
+                return Some(ToSend::Publish { packet_id: 0, dup: false, first: true, delivery });
             }
             self.sent += 1;
             self.on_wire += 1;
@@ -401,6 +425,9 @@ impl Outgoing {
     /// The last message taken from [`Outgoing::next`] could not be sent (it is larger than the peer
     /// takes): behave as if it had been [MQTT-3.1.2-25].
     pub fn discard(&mut self, packet_id: u16) -> Option<Delivery> {
+        if packet_id == 0 {
+            return self.passing.take();
+        }
         let at = self.find(packet_id)?;
         self.finish(at).1
     }
@@ -483,6 +510,11 @@ impl Outgoing {
         }
     }
 
+    /// Every message that is kept here, in order.
+    pub fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        self.in_flight.iter().filter_map(|e| e.delivery.as_ref()).chain(&self.queue)
+    }
+
     /// Takes every message that its receiver has not confirmed to have, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Delivery> {
         let this = core::mem::take(self);
@@ -563,7 +595,7 @@ mod tests {
 
     fn delivery(name: &str, qos: QoS) -> Delivery {
         let message = Message::new(name, b"12345678", qos, false);
-        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0, seq: 0 }
+        Delivery { message, qos, retain: false, ids: SubscriptionIds::None, share: 0, seq: 0, body: 0 }
     }
 
     fn sends(out: &mut Outgoing, messages: u16) -> Vec<(u16, bool)> {

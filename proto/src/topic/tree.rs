@@ -94,6 +94,13 @@ impl<T> Tree<T> {
         CursorId(self.cursors.insert(Cursor { at, filter }))
     }
 
+    /// Opens a cursor over all topics, those that begin with `$` as well.
+    pub fn cursor_over_all(&mut self) -> CursorId {
+        let filter: Box<[u32]> = Box::new([EVERY, HASH]);
+        let at = descend(self, &filter, Place { node: ROOT, depth: 0 });
+        CursorId(self.cursors.insert(Cursor { at, filter }))
+    }
+
     /// Goes on to the next matching value, in depth-first order, children in the order of their insertion.
     ///
     /// Takes one from `budget` for each node visited. A value that is there from the cursor's opening to its
@@ -132,7 +139,7 @@ impl<T> Tree<T> {
     /// Closes a cursor.
     pub fn close(&mut self, cursor: CursorId) {
         let Some(Cursor { filter, .. }) = self.cursors.remove(cursor.0) else { return };
-        for level in filter.into_iter().filter(|level| !matches!(*level, PLUS | HASH)) {
+        for level in filter.into_iter().filter(|level| *level < EVERY) {
             self.levels.release(level);
         }
     }
@@ -231,6 +238,8 @@ const ROOT: u32 = 0;
 const NONE: u32 = u32::MAX;
 const PLUS: u32 = u32::MAX - 1;
 const HASH: u32 = u32::MAX - 2;
+/// As `+`, but also what begins with `$`: in no filter of a client.
+const EVERY: u32 = u32::MAX - 3;
 
 struct Node<T> {
     parent: u32,
@@ -277,7 +286,7 @@ fn is_end(filter: &[u32], depth: u32) -> bool {
 fn descend<T>(tree: &Tree<T>, filter: &[u32], at: Place) -> Place {
     let open = filter.last() == Some(&HASH);
     let child = match filter.get(at.depth as usize) {
-        Some(&(PLUS | HASH)) => tree.nodes[at.node].first_child,
+        Some(&(PLUS | HASH | EVERY)) => tree.nodes[at.node].first_child,
         Some(&level) => find_edge(tree, at.node, level).unwrap_or(NONE),
         None if open => tree.nodes[at.node].first_child,
         None => NONE,
@@ -292,7 +301,7 @@ fn descend<T>(tree: &Tree<T>, filter: &[u32], at: Place) -> Place {
 fn skip<T>(tree: &Tree<T>, filter: &[u32], mut at: Place) -> Place {
     while at.node != ROOT {
         let node = &tree.nodes[at.node];
-        if node.next != NONE && matches!(step_at(filter, at.depth), PLUS | HASH) {
+        if node.next != NONE && step_at(filter, at.depth) >= EVERY {
             return Place { node: node.next, depth: at.depth };
         }
         at = Place { node: node.parent, depth: at.depth - 1 };
@@ -354,6 +363,8 @@ mod tests {
         assert_eq!(found(&mut tree, "$x/#"), ["$x", "$x/b"]);
         assert_eq!(found(&mut tree, "$x/+"), ["$x/b"]);
         assert_eq!(found(&mut tree, "a/e/#"), [""; 0]);
+        let all = tree.cursor_over_all();
+        assert_eq!(rest(&mut tree, all), ["a", "a/b", "a/b/c", "a/d", "$x", "$x/b", "/b", "c"]);
         assert_eq!(
             (tree.insert("a", "new"), tree.get("a"), tree.get("a/b/d")),
             (Some("a"), Some(&"new"), None)

@@ -36,6 +36,9 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         .output_hard_bytes
         .unwrap_or_else(|| OUTPUT_HARD_MIN.max((core.max_packet_size as usize).saturating_mul(2)))
         .max(core.output_soft_bytes);
+    if let Some(bytes) = draft.max_queued_bytes {
+        (core.max_queued_bytes, core.max_stored_bytes) = (bytes, bytes);
+    }
     if let Some(prefix) = &draft.security.settings.auto_id_prefix {
         core.auto_id_prefix = prefix.clone();
     }
@@ -56,6 +59,7 @@ pub(super) fn build(mut draft: Draft, ports: &[u16]) -> (Settings, Vec<Problem>)
         pid_file: draft.pid_file,
         persistence: draft.persistence,
         max_connections: draft.max_connections,
+        limits: draft.limits,
         workers: draft.workers,
     };
     (settings, problems)

@@ -35,7 +35,7 @@ What differs from mosquitto in reading a file:
 * SIGHUP reads everything again and applies all of it, or, if there is an error, none. Ports, `user`, `pid_file` and
   `workers` stay as they were at the start: for these, restart. Changed certificates, passwords and rights are noticed without it.
 
-Of mosquitto's topics below `$SYS` there are all but `$SYS/broker/heap/…` and `$SYS/broker/packet/out/…`, and those of bridges and of
+Of mosquitto's topics below `$SYS` there are all but `$SYS/broker/packet/out/…`, and those of bridges and of
 `log_dest topic`; [configuration.md](configuration.md#what-it-tells-of-itself) has the list.
 
 ## Moving from mosquitto

@@ -2,8 +2,8 @@
 
 use super::lines::is_malformed;
 use super::settings::{
-    ListenerSettings, LogSettings, PersistenceSettings, Place, Problem, Protocol, SecuritySettings, Severity,
-    TlsVersion,
+    Limits, ListenerSettings, LogSettings, PersistenceSettings, Place, Problem, Protocol, SecuritySettings,
+    Severity, TlsVersion,
 };
 use super::tally::Tally;
 use hikyaku_proto::broker::{Config, Listener};
@@ -38,10 +38,12 @@ pub(super) struct Draft {
     pub(super) pid_file: Option<PathBuf>,
     pub(super) persistence: PersistenceSettings,
     pub(super) max_connections: Option<u32>,
+    pub(super) limits: Limits,
     pub(super) workers: Option<u16>,
     pub(super) tcp_nodelay: bool,
     pub(super) websockets_headers_size: usize,
     pub(super) output_hard_bytes: Option<usize>,
+    pub(super) max_queued_bytes: Option<u64>,
     pub(super) bridges: Vec<Bridge>,
     pub(super) has_plugin: bool,
     /// Directories to be read in place of the line.
@@ -128,10 +130,12 @@ impl Draft {
             pid_file: None,
             persistence: PersistenceSettings::default(),
             max_connections: None,
+            limits: Limits::default(),
             workers: None,
             tcp_nodelay: true,
             websockets_headers_size: 8192,
             output_hard_bytes: None,
+            max_queued_bytes: None,
             bridges: Vec::new(),
             has_plugin: false,
             include: None,

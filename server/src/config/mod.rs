@@ -22,8 +22,9 @@ mod tally;
 mod tests;
 
 pub use settings::{
-    Durability, Endpoint, ListenerSettings, LogDestination, LogSettings, LogTypes, PersistenceSettings,
-    Place, Problem, Protocol, SecuritySettings, Settings, Severity, TlsSettings, TlsVersion,
+    Durability, Endpoint, Limits, ListenerSettings, LogDestination, LogSettings, LogTypes,
+    PersistenceSettings, Place, Problem, Protocol, SecuritySettings, Settings, Severity, TlsSettings,
+    TlsVersion,
 };
 
 pub(crate) use tally::Tally;

@@ -31,8 +31,25 @@ pub struct Settings {
     pub persistence: PersistenceSettings,
     /// How many clients may be connected at once, to all listeners together.
     pub max_connections: Option<u32>,
+    /// What else is limited for all clients together.
+    pub limits: Limits,
     /// How many threads work; `None` is one per core.
     pub workers: Option<u16>,
+}
+
+/// What is limited for all clients together, and is the business of the server rather than of its core.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many bytes of memory may be held for clients; `None` is three quarters of what the process may have, and
+    /// `u64::MAX` is any.
+    pub memory: Option<u64>,
+    /// How many connections there may be from one address.
+    pub connections_per_address: Option<u32>,
+    /// How many may come from it within a second.
+    pub connection_rate: Option<u32>,
+    /// How many connections each worker has whose CONNECT is not there yet; `None` for a quarter of the descriptors there
+    /// may be, 16 to 16384.
+    pub pending_connections: Option<u32>,
 }
 
 /// One door.

@@ -370,7 +370,7 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
             let sent = properties(message.properties).unwrap_or_default();
             sent.subscription_identifiers().for_each(|id| ids.push(id));
             let (qos, retain) = (qos(message.qos), message.retain);
-            let delivery = Delivery { message: body.message, qos, retain, ids, share: 0, seq };
+            let delivery = Delivery { message: body.message, qos, retain, ids, share: 0, seq, body: 0 };
             self.put(StoreOp::Enqueue { id, delivery })?;
             if in_flight {
                 self.put(StoreOp::Sent { id, seq, packet_id })?;

@@ -260,7 +260,8 @@ impl Writer {
             let message = self.message("q", self.next);
             let (ids, seq) = (SubscriptionIds::None, self.next);
             self.bodies.insert(seq, message.id());
-            let delivery = Delivery { message, qos: QoS::AtLeastOnce, retain: false, ids, share: 0, seq };
+            let delivery =
+                Delivery { message, qos: QoS::AtLeastOnce, retain: false, ids, share: 0, seq, body: 0 };
             ops.push(StoreOp::Enqueue { id: SESSION, delivery });
             self.state.1.insert(self.next);
             self.next += 1;

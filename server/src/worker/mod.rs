@@ -8,6 +8,7 @@ mod reception;
 
 use self::reception::{guests_max, is_guest};
 use crate::auth::{Exchanges, Hasher, Security};
+use crate::budget::{Budget, Share};
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::connection::{Connection, Places};
@@ -48,6 +49,9 @@ pub(crate) struct Common {
     pub(crate) placement: Arc<Placement>,
     pub(crate) letterboxes: Arc<[Letterbox<Letter>]>,
     pub(crate) census: Census,
+    pub(crate) budget: Budget,
+    /// How many connections without CONNECT there may be.
+    pub(crate) pending_connections: Option<u32>,
     pub(crate) clock: Clock,
     /// Where what must be kept goes, if anything is kept.
     pub(crate) store: Option<Sender<Batch>>,
@@ -89,6 +93,7 @@ pub(crate) struct Worker {
     mailbox: Mailbox<Letter>,
     letterboxes: Arc<[Letterbox<Letter>]>,
     census: Census,
+    memory: Share,
     store: Option<Sender<Batch>>,
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
@@ -116,7 +121,8 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(seat: Seat, bound: Vec<Bound>, common: Common) -> io::Result<Self> {
         let Seat { shard, poll, mailbox } = seat;
-        let Common { gates, config, security, hasher, placement, letterboxes, census, clock, store } = common;
+        let Common { gates, config, security, hasher, placement, letterboxes, .. } = common;
+        let Common { census, budget, pending_connections, clock, store, .. } = common;
         let id = shard.id();
         let doors = Doors::open(bound, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
         let connect_timeout = Duration::from_secs(config.connect_timeout_s.into());
@@ -133,13 +139,14 @@ impl Worker {
             mailbox,
             letterboxes,
             census,
+            memory: budget.share(),
             store,
             to_ring: 0,
             doors,
             gates,
             next_handshake: id,
             refusals: Refusals::default(),
-            lobby: Lobby::new(guests_max(), connect_timeout),
+            lobby: Lobby::new(guests_max(pending_connections), connect_timeout),
             connections: Places::new(),
             leaving: VecDeque::new(),
             ready: Vec::new(),
@@ -171,7 +178,7 @@ impl Worker {
             unseen = if all_seen { 0 } else { unseen + 1 };
             now = self.clock.now();
             self.mailbox.wake_up();
-            if self.config.max_sessions != u32::MAX {
+            if Census::is_needed(&self.config) {
                 self.census.hear(now, &mut self.shard);
             }
             for event in &events {
@@ -187,7 +194,7 @@ impl Worker {
                 self.shard.handle(now, Input::Timeout);
             }
             self.flush(now);
-            if self.config.max_sessions != u32::MAX {
+            if Census::is_needed(&self.config) {
                 self.census.tell(&self.shard);
             }
         }
@@ -405,6 +412,7 @@ impl Worker {
     /// Does what the shard says, until it has nothing to say, and wakes those who have post.
     fn flush(&mut self, now: Instant) {
         self.unflushed = 0;
+        self.memory.settle(now, &mut self.shard);
         loop {
             match self.shard.poll_output(now) {
                 Output::Transmit(conn) => self.write(now, conn),
@@ -558,6 +566,10 @@ impl Worker {
     /// Closes guests that are late, or too many.
     fn show_out(&mut self, now: Instant) {
         self.refusals.on_time(now);
+        let turned_away = self.refusals.take_turned_away();
+        if turned_away > 0 {
+            self.shard.handle(now, Input::TurnedAway(turned_away));
+        }
         while let Some(&(deadline, conn)) = self.leaving.front()
             && (deadline <= now || self.connections.get(conn).is_none())
         {
@@ -566,11 +578,18 @@ impl Worker {
         }
         loop {
             let connections = &self.connections;
-            let Some(conn) = self.lobby.overdue(now, |conn| is_guest(connections, conn)) else { return };
+            let Some((conn, late)) = self.lobby.overdue(now, |conn| is_guest(connections, conn)) else {
+                return;
+            };
+            if !late {
+                let why = "it is the oldest of those without CONNECT, and there are too many";
+                self.refuse(now, conn, Refusal::Full, &why);
+            }
             if let Some(Connection { guest: Some(guest), .. }) = self.remove(conn)
                 && let Some(peer) = guest.peer
+                && late
             {
-                log::debug!("{peer} is closed before its CONNECT: late, or the oldest of too many.");
+                log::debug!("{peer} is closed: there is no CONNECT in time.");
             }
         }
     }

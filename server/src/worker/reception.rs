@@ -216,8 +216,11 @@ pub(super) fn is_guest(connections: &Places<Connection>, conn: ConnId) -> bool {
     connections.get(conn).is_some_and(|c| c.guest.is_some())
 }
 
-/// Who has not sent a CONNECT gets a share of the descriptors, not all.
-pub(super) fn guests_max() -> usize {
+/// Who has not sent a CONNECT gets a share of the descriptors, not all, where nothing else is said.
+pub(super) fn guests_max(configured: Option<u32>) -> usize {
+    if let Some(most) = configured {
+        return most as usize;
+    }
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     files.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX)).clamp(16, 16_384)
 }

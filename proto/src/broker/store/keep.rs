@@ -2,11 +2,14 @@
 
 use super::{HEAD, Held, Keeper, Loaded, SessionId, SessionState, StoreOp, StoredSubscription, StoredWill};
 use crate::broker::Shard;
-use crate::broker::conn::{Flow, Pause, conn_at};
+use crate::broker::conn::{Flow, NO_SESSION, Pause, conn_at};
+use crate::broker::denial::Denial;
 use crate::broker::io::ConnId;
 use crate::broker::peer::SessionKey;
 use crate::broker::publish::Subscription;
+use crate::broker::replay::is_of_broker;
 use crate::broker::session::{Session, Will};
+use crate::broker::sys::{Dropped, Refused};
 use crate::broker::timer::Timer;
 use crate::codec::QoS;
 use crate::message::Message;
@@ -44,12 +47,19 @@ const ENDING: u32 = u32::MAX;
 impl Session {
     /// Keeps a message for the session, if it is one that is kept. `None` if the message is left in the store.
     pub fn keep_delivery(&mut self, keeper: &mut Keeper, mut delivery: Delivery) -> Option<Delivery> {
-        let outlives = self.expiry_s > 0 || self.outgoing.rest().is_some();
-        let Some(kept) = self.kept.as_mut().filter(|_| outlives) else { return Some(delivery) };
+        if !self.is_stored() {
+            return Some(delivery);
+        }
+        let Some(kept) = &mut self.kept else { return Some(delivery) };
         kept.last_seq += 1;
         delivery.seq = kept.last_seq;
         keeper.put(StoreOp::Enqueue { id: kept.id, delivery: delivery.clone() });
         (!self.outgoing.leave(&delivery, HEAD)).then_some(delivery)
+    }
+
+    /// Whether what is queued for it goes to the store.
+    pub fn is_stored(&self) -> bool {
+        self.kept.is_some() && (self.expiry_s > 0 || self.outgoing.has_rest())
     }
 
     fn state(&self) -> Box<SessionState> {
@@ -126,19 +136,30 @@ impl Shard {
         }
     }
 
-    /// Retains a message, or removes the one of its topic if it is empty.
-    pub(in crate::broker) fn store_retained(&mut self, message: Message) {
+    /// Retains a message, or removes the one of its topic if it is empty, or beyond a limit [MQTT-3.3.1-7].
+    pub(in crate::broker) fn store_retained(&mut self, mut message: Message) {
+        let is_of_broker = is_of_broker(&message);
+        if !is_of_broker
+            && !message.payload().is_empty()
+            && let Some(why) = self.why_not_retain(&message)
+        {
+            self.counters.refuse(Refused::Retain);
+            self.log_limit(Denial::Retain, NO_SESSION, &format!("a message is not retained, {why}"));
+            // An older one is no longer what was said last.
+            message = Message::new(message.topic(), &[], message.qos(), true);
+        }
         // While the store fails, what nobody was promised does not pile up.
         let skips = self.keeper.failed && message.qos() == QoS::AtMostOnce;
-        if self.keeper.on && !skips && !message.topic().starts_with("$SYS/") {
+        if self.keeper.on && !skips && !is_of_broker {
             let slot = self.placement.slot(message.topic_bytes()) as u16;
             if !message.payload().is_empty() {
                 self.keeper.put(StoreOp::Retain { slot, message: message.clone() });
-            } else if self.retained.contains(message.topic()) {
+            } else if self.retained.get(message.topic()).is_some() {
                 self.keeper.put(StoreOp::Forget { slot, topic: message.topic().into() });
             }
         }
         self.retained.store(message);
+        self.arm_sweep();
     }
 
     /// If anything is to be kept since `emitted`, the client hears nothing before it is.
@@ -197,12 +218,17 @@ impl Shard {
         self.open_gates();
     }
 
-    pub(in crate::broker) fn on_loaded(&mut self, loaded: Loaded) {
+    pub(in crate::broker) fn on_loaded(&mut self, mut loaded: Loaded) {
         if loaded.key.serial == ENDING {
             return self.hand_on_loaded(loaded);
         }
         let Some(index) = self.session_of(loaded.key) else { return };
-        self.sessions[index].outgoing.load(loaded.deliveries);
+        let outgoing = &mut self.sessions[index].outgoing;
+        if !outgoing.has_rest() {
+            return;
+        }
+        loaded.deliveries.iter_mut().for_each(|delivery| self.memory.hold(delivery));
+        outgoing.load(loaded.deliveries);
         if self.sessions[index].conn.is_some() {
             self.pump(index);
         }
@@ -258,7 +284,10 @@ impl Shard {
             | StoreOp::Released { id, .. }
             | StoreOp::Received { id, .. }
             | StoreOp::Rest { id, .. } => *id,
-            StoreOp::Retain { message, .. } => return self.retained.store(message.clone()),
+            StoreOp::Retain { message, .. } => {
+                self.retained.store(message.clone());
+                return self.arm_sweep();
+            }
             _ => return,
         };
         if let StoreOp::Session { state, .. } = op {
@@ -272,8 +301,9 @@ impl Shard {
                 self.restore_subscription(index, &filter, subscription);
             }
             StoreOp::Received { packet_id, .. } => drop(session.incoming.begin(packet_id)),
-            StoreOp::Enqueue { delivery, .. } => {
+            StoreOp::Enqueue { mut delivery, .. } => {
                 kept.last_seq = kept.last_seq.max(delivery.seq);
+                self.memory.hold(&mut delivery);
                 session.outgoing.push(delivery);
             }
             StoreOp::Sent { packet_id, .. } => session.outgoing.restore_sent(packet_id),
@@ -306,6 +336,8 @@ impl Shard {
         session.will_at = state.will_at;
         session.will = state.will.map(|w| Box::new(Will { message: w.message, delay_s: w.delay_s }));
         session.kept = Some(Box::new(Kept { id, last_seq: 0, held: VecDeque::new() }));
+        self.count_session(index);
+        let session = &mut self.sessions[index];
         let mut changed = false;
         // Its client was connected when the broker ended: that is when it was lost.
         if session.expires_at == Instant::NEVER && session.expiry_s != u32::MAX {
@@ -337,7 +369,7 @@ impl Shard {
 
     /// Writes what waited for its records.
     fn send_held(&mut self, index: u32) {
-        let Shard { sessions, conns, pool, counters, keeper, opened, now, .. } = self;
+        let Shard { sessions, conns, pool, counters, keeper, opened, now, memory, .. } = self;
         let Some(session) = sessions.get_mut(index) else { return };
         let (Some(id), Some(kept)) = (session.conn, &mut session.kept) else { return };
         let Some(conn) = conn_at(conns, id) else { return };
@@ -351,11 +383,14 @@ impl Shard {
                 counters.publish_sent += 1;
                 counters.publish_bytes_sent += delivery.message.payload().len() as u64;
             } else {
-                counters.publish_dropped += 1;
+                counters.drop_for(Dropped::TooLarge);
                 done.extend(session.outgoing.discard(packet_id));
             }
         }
-        done.iter().for_each(|delivery| keeper.done(kept.id, delivery));
+        for delivery in done {
+            memory.release(&delivery);
+            keeper.done(kept.id, &delivery);
+        }
         self.mark_dirty(id);
     }
 }

@@ -303,6 +303,7 @@ impl Queued {
             ids: self.ids.clone(),
             share: self.share,
             seq,
+            body: 0,
         }
     }
 }

@@ -323,12 +323,13 @@ pub(super) const OPTIONS: &[Spec] = &[
     .once(),
     Spec::without_effect("autosave_interval", Global, ANY_NUMBER, "", NO_SNAPSHOTS),
     Spec::without_effect("autosave_on_changes", Global, ANY_BOOL, "false", NO_SNAPSHOTS),
-    Spec::without_effect(
+    Spec::supported(
         "queue_qos0_messages",
         Global,
-        ANY_BOOL,
+        Takes::Bool(|draft, on| draft.core.queue_qos0_messages = on),
         "false",
-        "QoS 0 messages are not kept for clients that are away yet",
+        "Whether QoS 0 messages wait for clients that are away and whose sessions stay, as those of QoS 1 and 2 do and within \
+         the same limits.",
     ),
     Spec::without_effect(
         "check_retain_source",

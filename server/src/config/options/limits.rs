@@ -95,11 +95,12 @@ pub(super) const OPTIONS: &[Spec] = &[
             least: i64::MIN,
             most: i64::MAX,
             message: "",
-            set: |draft, n| draft.core.max_queued_bytes = or_unlimited(n, i64::MAX) as u64,
+            set: |draft, n| draft.max_queued_bytes = Some(or_unlimited(n, i64::MAX) as u64),
         },
-        "4194304 (mosquitto: none)",
+        "4194304 in memory, 0 (none) in the store (mosquitto: none)",
         "How many bytes of messages wait for a client; more are dropped. 0 is no limit. The first of both limits \
-         counts.",
+         counts. What is given holds for all clients; without it a session that `persistence true` keeps, whose queue is on disk, \
+         is limited by `max_queued_messages` alone.",
     ),
     Spec::supported(
         "max_keepalive",
@@ -139,6 +140,46 @@ pub(super) const OPTIONS: &[Spec] = &[
         },
         "-1 (any number)",
         "How many connections all listeners together may have at once. As `max_connections`.",
+    ),
+    Spec::own(
+        "max_connections_per_address",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.limits.connections_per_address = positive(n),
+        },
+        "0 (any number)",
+        "How many connections one IPv4 address, or one IPv6 network of 64 bits, may have at once, at all listeners together; \
+         those beyond are closed as they come. Off by default: behind one address there may be a whole site, or a proxy. \
+         Connections that came before it was set are not counted.",
+    ),
+    Spec::own(
+        "max_connection_rate",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: 1_000_000,
+            message: "",
+            set: |draft, n| draft.limits.connection_rate = positive(n),
+        },
+        "0 (any)",
+        "How many connections a second may come from one such address; those beyond are closed as they come. As many as \
+         come in a second may come at once. Off by default, for the same reason.",
+    ),
+    Spec::own(
+        "max_pending_connections",
+        Global,
+        Takes::Number {
+            least: i64::MIN,
+            most: u32::MAX as i64,
+            message: "",
+            set: |draft, n| draft.limits.pending_connections = positive(n),
+        },
+        "0 (a quarter of the descriptors there may be, 16 to 16384)",
+        "How many connections each worker has that have not sent a CONNECT. Of more, the oldest is closed: who sends it at \
+         once gets in, whatever others do. Read at the start.",
     ),
     Spec::supported(
         "global_max_clients",
@@ -193,6 +234,19 @@ pub(super) const OPTIONS: &[Spec] = &[
         },
         "10",
         "How many topic aliases the broker uses towards a 5.0 client of this listener that allows them.",
+    ),
+    Spec::own(
+        "max_publish_rate",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 1_000_000,
+            message: "",
+            set: |draft, n| draft.core.max_publish_rate = n as u32,
+        },
+        "0 (any)",
+        "How many messages a second a client may publish. A second's worth may come at once; a client that sends more is read \
+         more slowly, so that nothing is lost. Off by default: what a client may send depends on what it is for.",
     ),
     Spec::own(
         "max_topic_separators",
@@ -256,6 +310,16 @@ pub(super) const OPTIONS: &[Spec] = &[
         "How many bytes may wait for a slow connection before QoS 0 messages to it are dropped.",
     ),
     Spec::own(
+        "slow_publishers",
+        Global,
+        Takes::Bool(|draft, on| draft.core.slow_publishers = on),
+        "false",
+        "Whether a publisher of QoS 0 messages waits for clients that read too slowly, instead of their messages being dropped \
+         at `output_soft_limit` (beyond `output_hard_limit` they are). One that reads nothing holds it up until \
+         `output_stall_timeout`: off by default, so that nobody suffers from others. Not for publishers that do not read while \
+         they write.",
+    ),
+    Spec::own(
         "output_hard_limit",
         Global,
         Takes::Number {
@@ -279,12 +343,47 @@ pub(super) const OPTIONS: &[Spec] = &[
         "30",
         "How long a connection may take nothing of what waits for it before it is closed, in seconds.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "memory_limit",
         Global,
-        Takes::Number { least: 0, most: i64::MAX, message: "", set: |_, _| () },
-        "",
-        "memory is bounded per client ('max_queued_bytes', 'max_packet_size'), not as a whole yet; a service \
-         manager can do that (MemoryMax= of a unit)",
+        Takes::Number {
+            least: 0,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.limits.memory = Some(or_unlimited(n, i64::MAX) as u64),
+        },
+        "three quarters of what the machine or the control group has (mosquitto: none)",
+        "How many bytes of memory may be held for clients: queues, retained messages, sessions, subscriptions, buffers of \
+         connections; 0 is no limit. They are counted about, and those of TLS and of the store are not. When as much is \
+         held, what is new is refused, with 0x97 to 5.0 clients: messages of QoS 1 and 2 (clients of 3.x are closed, as an \
+         acknowledgement would be a lie), subscriptions, sessions, messages to be retained, packets that are large and not \
+         complete. QoS 0 messages are dropped for clients that are slow. What was taken in before is delivered.",
+    ),
+    Spec::own(
+        "max_retained_messages",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.core.max_retained_messages = or_unlimited(n, i64::MAX) as u64,
+        },
+        "0 (any number)",
+        "How many messages are retained, but for those of `$SYS`. One for a new topic beyond that is delivered and \
+         acknowledged, and not retained, which is logged and counted. `memory_limit` holds at any rate. Several workers may \
+         exceed it by a few.",
+    ),
+    Spec::own(
+        "max_retained_bytes",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: i64::MAX,
+            message: "",
+            set: |draft, n| draft.core.max_retained_bytes = or_unlimited(n, i64::MAX) as u64,
+        },
+        "0 (any)",
+        "How many bytes retained messages have. As `max_retained_messages`; one that replaces another and does not fit takes \
+         that away, as it is no longer what was said last.",
     ),
 ];
