@@ -406,3 +406,21 @@ fn a_takeover_in_the_middle_of_things() {
         assert_eq!(values, (0..20).collect::<Vec<_>>(), "seed {seed}");
     }
 }
+
+#[test]
+fn a_session_that_is_wiped_leaves_no_moment_far_away() {
+    let mut rig = one();
+    for _ in 0..3 {
+        rig.run(
+            "a> CONNECT a v5 expiry=8640000
+             a< CONNACK 0
+             a!
+             a> CONNECT a v5 clean
+             a< CONNACK 0
+             a!",
+        );
+    }
+    assert!(rig.awaits_time());
+    rig.run("+300s");
+    assert!(!rig.awaits_time());
+}

@@ -75,6 +75,10 @@ impl Session {
     }
 }
 
+/// When to look at a session again that is to expire later. What it leaves in the heap of timers when it is ended outlives it by no
+/// more: a client that makes sessions for months, and wipes them, would fill it.
+const LOOK_AGAIN: Duration = Duration::from_secs(240);
+
 impl Shard {
     pub(super) fn find_session(&self, client_id: &str) -> Option<u32> {
         self.session_index.find(self.hash.hash(client_id.as_bytes()), |i| {
@@ -162,7 +166,10 @@ impl Shard {
         let Some(session) = sessions.get_mut(index) else { return };
         if session.expires_at > now {
             let at = session.expires_at.min(session.will_at);
-            return timers.arm(&mut session.armed, at, Timer::Session(index));
+            if at != Instant::NEVER {
+                timers.arm(&mut session.armed, at.min(now + LOOK_AGAIN), Timer::Session(index));
+            }
+            return;
         }
         // [MQTT-4.1.0-2]
         info!("Session of client {} expired.", session.client_id.escape_debug());

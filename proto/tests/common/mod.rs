@@ -601,6 +601,12 @@ impl Rig {
         }
     }
 
+    /// Whether there is a moment to which anything is left.
+    pub fn awaits_time(&mut self) -> bool {
+        self.settle();
+        self.wake.iter().any(Option::is_some)
+    }
+
     /// Lets time pass, with everything that falls due.
     pub fn advance(&mut self, by: Duration) {
         let end = self.now + by;
