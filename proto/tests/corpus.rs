@@ -49,12 +49,51 @@ fn shard() {
 }
 
 #[test]
-fn shard_with_drawn_bytes() {
+fn properties() {
+    replay("properties", codec::check::check_properties);
+}
+
+#[test]
+fn table() {
+    replay("table", topic::check::check_index);
+}
+
+#[test]
+fn stream() {
+    replay("stream", broker::check::check_stream);
+}
+
+#[test]
+fn restore() {
+    replay("restore", broker::check::check_restore);
+}
+
+#[test]
+fn record() {
+    replay("record", broker::store::check::check_record);
+}
+
+fn with_drawn_bytes(check: fn(&[u8])) {
     for seed in 1..std::env::var("SEEDS").map_or(400, |n| n.parse().unwrap()) {
         let mut random = Random::new(seed);
         let len = 30 + random.below(1500);
         let data: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
         println!("seed {seed}");
-        broker::check::check_shard(&data);
+        check(&data);
     }
+}
+
+#[test]
+fn shard_with_drawn_bytes() {
+    with_drawn_bytes(broker::check::check_shard);
+}
+
+#[test]
+fn restore_with_drawn_bytes() {
+    with_drawn_bytes(broker::check::check_restore);
+}
+
+#[test]
+fn properties_with_drawn_bytes() {
+    with_drawn_bytes(|data| data.chunks(20).for_each(codec::check::check_properties));
 }

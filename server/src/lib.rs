@@ -21,6 +21,8 @@ mod admission;
 pub mod auth;
 mod budget;
 mod census;
+#[doc(hidden)]
+pub mod check;
 mod clock;
 pub mod config;
 mod connection;

@@ -17,7 +17,7 @@ pub fn read(path: &Path, problems: &mut Vec<Problem>) -> Option<Rules> {
     parse(&text, path, problems)
 }
 
-fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Rules> {
+pub(super) fn parse(text: &str, path: &Path, problems: &mut Vec<Problem>) -> Option<Rules> {
     let file: Arc<Path> = path.into();
     let mut rules = Vec::new();
     let mut who = Who::Anonymous;

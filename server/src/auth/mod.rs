@@ -22,6 +22,8 @@
 //! anonymous clients where they are no longer allowed. All others stay, with the rights of the new files.
 
 mod acl;
+#[doc(hidden)]
+pub mod check;
 mod hasher;
 mod password;
 mod scram;

@@ -131,6 +131,20 @@ impl Nonce {
     }
 }
 
+/// For [`check`](super::check).
+impl Nonce {
+    pub(super) fn fixed(nonce: &str) -> Nonce {
+        Nonce(nonce.into())
+    }
+}
+
+/// For [`check`](super::check).
+impl Exchange {
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
 impl Exchange {
     /// Takes the client's first message. `claimed` is the user name it has given elsewhere, which has to be the same.
     /// The second value is what to answer; `None` for what is no such message.

@@ -6,6 +6,8 @@
 
 mod advice;
 mod build;
+#[doc(hidden)]
+pub mod check;
 mod ciphers;
 mod describe;
 #[cfg(test)]

@@ -27,6 +27,11 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
             return draft.say_at(included_at.cloned(), Severity::Error, message);
         }
     };
+    read_content(draft, file, &content, included_at);
+}
+
+/// Reads what is in a file. Only the main file may include others.
+pub(super) fn read_content(draft: &mut Draft, file: &Path, content: &[u8], included_at: Option<&Place>) {
     if let Some(at) = content.iter().position(|&b| b == 0) {
         let line = content[..at].iter().filter(|&&b| b == b'\n').count() as u32 + 1;
         let at = Place { file: file.into(), line, column: 1 };
@@ -37,7 +42,7 @@ fn read(draft: &mut Draft, file: &Path, included_at: Option<&Place>) {
         );
     }
     let outer = std::mem::take(&mut draft.tally);
-    for line in lines::lines(file, &content) {
+    for line in lines::lines(file, content) {
         if draft.tally.is_full() {
             break;
         }

@@ -4,8 +4,8 @@ use super::layer::{Key, Layer};
 use super::salvage::with_end;
 use hikyaku_proto::broker::store::record::FORMAT;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageError, Table, TableDefinition,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadOnlyTable, ReadableDatabase, StorageBackend, StorageError, Table,
+    TableDefinition, WriteTransaction,
 };
 use std::fmt::Display;
 use std::io;
@@ -101,15 +101,20 @@ impl Base {
             let db = builder.create(&self.path)?;
             #[cfg(test)]
             let db = builder.create_with_backend(super::power::Recorded::open(&self.path)?)?;
-            let mut change = db.begin_write()?;
-            change.set_quick_repair(true);
-            change.open_table(RECORDS)?;
-            change.open_table(DAMAGED)?;
-            change.open_table(META)?;
-            change.commit()?;
+            make_tables(&db)?;
             Ok(db)
         })?);
         Ok(())
+    }
+
+    /// A base that is not in a file. It cannot be opened again.
+    pub fn in_memory(backend: impl StorageBackend) -> Result<Base> {
+        let db = guard(|| {
+            let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+            make_tables(&db)?;
+            Ok(db)
+        })?;
+        Ok(Base { path: PathBuf::new(), db: RwLock::new(Some(db)) })
     }
 
     /// Closes the database; only [`Base::reopen`] may follow.
@@ -237,6 +242,16 @@ pub(super) fn known_format(format: u64) -> Result<()> {
         true => Err(BaseError::Newer(format!("its format is {format}, not {FORMAT}"))),
         false => Ok(()),
     }
+}
+
+fn make_tables(db: &Database) -> Result<()> {
+    let mut change = db.begin_write()?;
+    change.set_quick_repair(true);
+    change.open_table(RECORDS)?;
+    change.open_table(DAMAGED)?;
+    change.open_table(META)?;
+    change.commit()?;
+    Ok(())
 }
 
 /// The value of a key.

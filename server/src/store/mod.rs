@@ -22,6 +22,8 @@ macro_rules! note {
 }
 
 mod base;
+#[doc(hidden)]
+pub mod check;
 mod fill;
 mod fold;
 mod journal;

@@ -6,6 +6,9 @@
 mod acceptor;
 mod authority;
 mod certificate;
+#[cfg(unix)]
+#[doc(hidden)]
+pub mod check;
 mod clients;
 mod detect;
 mod gates;

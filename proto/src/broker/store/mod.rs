@@ -13,6 +13,8 @@
 
 pub(super) mod forward;
 pub(super) mod keep;
+#[doc(hidden)]
+pub mod check;
 pub mod record;
 
 pub use forward::RETAINED;

@@ -1,4 +1,10 @@
-//! What must hold for a shard whatever happens to it: the body of a fuzz target.
+//! What must hold for a shard whatever happens to it: the bodies of fuzz targets.
+
+mod restore;
+mod stream;
+
+pub use restore::check_restore;
+pub use stream::check_stream;
 
 use super::store::{Loaded, SessionId, StoreOp};
 use super::{AuthStep, Authentication, Config, ConnId, Input, Listener, Output, Placement, Shard, Verdict};
@@ -28,6 +34,8 @@ struct Pipe {
     takes: usize,
     /// Who it is was asked and not answered.
     asked: Option<AuthStep>,
+    /// All that was said to it, if that is wanted.
+    said: Option<Vec<u8>>,
 }
 
 struct Rig {
@@ -53,13 +61,22 @@ struct Kept {
     queues: BTreeMap<(SessionId, u64), crate::session::Delivery>,
     in_flight: BTreeSet<(SessionId, u64)>,
     forwards: BTreeSet<((u16, u16), u64)>,
+    /// What a restart has given back.
+    packet_ids: BTreeSet<(SessionId, u16)>,
+    clients: BTreeSet<u8>,
 }
 
 /// Interprets `data` as operations on one or two shards: connections with good and bad packets, cuts, partial
 /// writes, time jumps. Panics when something that must hold does not.
 pub fn check_shard(data: &[u8]) {
-    let Some((&first, mut data)) = data.split_first() else { return };
-    let mut rig = Rig::new(1 + u16::from(first & 1), first);
+    let Some((&first, data)) = data.split_first() else { return };
+    let mut rig = Rig::with(1 + u16::from(first & 1), tuning(first), first & 32 != 0);
+    run(&mut rig, data);
+    rig.end();
+}
+
+/// Interprets `data` as operations.
+fn run(rig: &mut Rig, mut data: &[u8]) {
     let mut next = |n: usize| -> &[u8] {
         let (now, rest) = data.split_at(n.min(data.len()));
         data = rest;
@@ -108,7 +125,29 @@ pub fn check_shard(data: &[u8]) {
         }
         rig.step(usize::from(op) % 2);
     }
-    rig.end();
+}
+
+/// A configuration with narrow limits.
+fn tuning(first: u8) -> Config {
+    Config {
+        max_queued_messages: 5,
+        max_inflight_messages: 1 + u16::from(first >> 1 & 3),
+        max_inflight_bytes: if first & 32 == 0 { u64::MAX } else { 20 },
+        output_soft_bytes: 500,
+        output_hard_bytes: 1000,
+        max_packet_size: 4000,
+        max_subscriptions: 6,
+        queue_qos0_messages: first & 4 != 0,
+        slow_publishers: first & 2 != 0,
+        max_publish_rate: if first & 6 == 6 { 10 } else { 0 },
+        max_retained_messages: if first & 8 == 0 { u64::MAX } else { 2 },
+        sys_interval_s: if first & 8 == 0 { 0 } else { 5 },
+        listeners: Vec::from([Listener {
+            authentication: if first & 16 == 0 { Authentication::None } else { Authentication::Ask },
+            ..Listener::default()
+        }]),
+        ..Config::default()
+    }
 }
 
 fn connect(a: u8, b: u8) -> Vec<u8> {
@@ -203,26 +242,8 @@ fn packet(op: u8, a: u8, b: u8, v5: bool) -> Vec<u8> {
 }
 
 impl Rig {
-    fn new(shards: u16, first: u8) -> Rig {
-        let config = Arc::new(Config {
-            max_queued_messages: 5,
-            max_inflight_messages: 1 + u16::from(first >> 1 & 3),
-            max_inflight_bytes: if first & 32 == 0 { u64::MAX } else { 20 },
-            output_soft_bytes: 500,
-            output_hard_bytes: 1000,
-            max_packet_size: 4000,
-            max_subscriptions: 6,
-            queue_qos0_messages: first & 4 != 0,
-            slow_publishers: first & 2 != 0,
-            max_publish_rate: if first & 6 == 6 { 10 } else { 0 },
-            max_retained_messages: if first & 8 == 0 { u64::MAX } else { 2 },
-            sys_interval_s: if first & 8 == 0 { 0 } else { 5 },
-            listeners: Vec::from([Listener {
-                authentication: if first & 16 == 0 { Authentication::None } else { Authentication::Ask },
-                ..Listener::default()
-            }]),
-            ..Config::default()
-        });
+    fn with(shards: u16, config: Config, keeps: bool) -> Rig {
+        let config = Arc::new(config);
         let placement = Arc::new(Placement::new(7, shards));
         let now = Instant::from_secs(100);
         let make = |id| Shard::new(id, shards, 1, config.clone(), placement.clone(), now);
@@ -236,9 +257,9 @@ impl Rig {
             framer: Framer::default(),
             takes: usize::MAX,
             asked: None,
+            said: None,
         };
         let mut all: Vec<Shard> = (0..shards).map(make).collect();
-        let keeps = first & 32 != 0;
         if keeps {
             all.iter_mut().for_each(|s| s.keep_from(1));
         }
@@ -375,6 +396,9 @@ impl Rig {
     /// What is written are packets.
     fn read(&mut self, at: usize, mut bytes: &[u8]) {
         let pipe = &mut self.pipes[at];
+        if let Some(said) = &mut pipe.said {
+            said.extend_from_slice(bytes);
+        }
         let version = if pipe.v5 { Version::V5 } else { Version::V3_1_1 };
         loop {
             let Ok(step) = pipe.framer.next(bytes, u32::MAX) else { panic!("not a packet") };
