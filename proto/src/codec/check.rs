@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use super::{
-    Frame, Framer, Packet, PacketType, Properties, PropertiesBuf, Property, PropertyContext, Version, is_character,
-    read_varint,
+    Frame, Framer, Packet, PacketType, Properties, PropertiesBuf, Property, PropertyContext, Version,
+    is_character, read_varint,
 };
 
 const MAX_PACKET: u32 = 1 << 20;
@@ -110,7 +110,9 @@ fn build(choices: &[u8]) -> Vec<u8> {
             Kind::Flag => out.push(value >> 6),
             Kind::Two | Kind::TwoNotZero => out.extend_from_slice(&[value & 1, value >> 4]),
             Kind::Four | Kind::FourNotZero => out.extend_from_slice(&[value & 1, 0, 0, value >> 4]),
-            Kind::VarintNotZero => out.extend_from_slice(&[value | 128, value & 127][usize::from(value >> 7)..]),
+            Kind::VarintNotZero => {
+                out.extend_from_slice(&[value | 128, value & 127][usize::from(value >> 7)..])
+            }
             Kind::Text | Kind::Topic | Kind::Data => {
                 out.extend_from_slice(&length);
                 out.extend_from_slice(letters);
@@ -160,7 +162,9 @@ fn naive(mut rest: &[u8], packet: u8) -> Option<Vec<u8>> {
                 value != 0
             }
             Kind::Text => text(&mut rest).is_some(),
-            Kind::Topic => text(&mut rest).is_some_and(|topic| !topic.is_empty() && !topic.contains(['+', '#'])),
+            Kind::Topic => {
+                text(&mut rest).is_some_and(|topic| !topic.is_empty() && !topic.contains(['+', '#']))
+            }
             Kind::Data => data(&mut rest).is_some(),
             Kind::Pair => text(&mut rest).and_then(|_| text(&mut rest)).is_some(),
         };

@@ -1,6 +1,7 @@
 //! CONNECT and CONNACK.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::wire::{Reader, put_binary, put_packet, put_properties, put_string, text, topic_name};
 use super::{
@@ -18,7 +19,7 @@ const USERNAME: u8 = 0x80;
 const BRIDGE: u8 = 0x80;
 
 /// CONNECT: the first packet of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Connect<'a> {
     /// The version the connection will speak.
     pub version: Version,
@@ -41,7 +42,7 @@ pub struct Connect<'a> {
 }
 
 /// The will of a CONNECT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Will<'a> {
     /// QoS to publish it with.
     pub qos: QoS,
@@ -197,6 +198,36 @@ fn check_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
         return Err(DecodeError::malformed("CONNECT has a password without a user name", "MQTT-3.1.2-22"));
     }
     Ok(())
+}
+
+impl fmt::Debug for Connect<'_> {
+    /// Leaves the password out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("bridge", &self.bridge)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive_s", &self.keep_alive_s)
+            .field("properties", &self.properties)
+            .field("client_id", &self.client_id)
+            .field("will", &self.will)
+            .field("username", &self.username)
+            .field("has_password", &self.password.is_some())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Will<'_> {
+    /// Leaves the payload out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Will")
+            .field("qos", &self.qos)
+            .field("retain", &self.retain)
+            .field("properties", &self.properties)
+            .field("topic", &self.topic)
+            .field("payload_bytes", &self.payload.len())
+            .finish()
+    }
 }
 
 /// CONNACK: the answer to CONNECT.

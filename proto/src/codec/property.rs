@@ -4,6 +4,7 @@
 //! may carry it. [`Properties::validate`] goes once through the bytes; from then on iterating cannot fail.
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::iter::FusedIterator;
 
 use super::wire::Reader;
@@ -296,7 +297,7 @@ const USER_PROPERTY: u8 = 0x26;
 const UNKNOWN: DecodeError = DecodeError::malformed("a property has an unknown identifier", "MQTT 2.2.2.2");
 
 /// The properties of a packet: their bytes, checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
     raw: &'a [u8],
 }
@@ -393,6 +394,14 @@ impl<'a> Properties<'a> {
             0 => Ok(Properties::EMPTY),
             len => Properties::validate(r.bytes(len as usize)?, context),
         }
+    }
+}
+
+impl fmt::Debug for Properties<'_> {
+    /// Leaves the authentication data out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.iter().filter(|property| property.id() != AUTHENTICATION_DATA);
+        f.debug_list().entries(shown).finish()
     }
 }
 

@@ -43,7 +43,8 @@ fn check_scram(first: &[u8], last: &str) {
         users.zip(Secret::draw().ok()).unwrap_or_else(|| panic!("no random numbers"))
     });
     for claimed in [None, Some("u")] {
-        let Some((exchange, answer)) = Exchange::begin(first, claimed, users, secret, &Nonce::fixed("ours")) else {
+        let Some((exchange, answer)) = Exchange::begin(first, claimed, users, secret, &Nonce::fixed("ours"))
+        else {
             continue;
         };
         assert!(claimed.is_none_or(|name| name == exchange.username()));

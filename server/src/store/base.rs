@@ -107,11 +107,13 @@ impl Base {
         Ok(())
     }
 
-    /// A base that is not in a file. It cannot be opened again.
-    pub fn in_memory(backend: impl StorageBackend) -> Result<Base> {
+    /// A base that is not in a file, with `tables` or as it is. It cannot be opened again.
+    pub fn in_memory(backend: impl StorageBackend, tables: bool) -> Result<Base> {
         let db = guard(|| {
             let db = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
-            make_tables(&db)?;
+            if tables {
+                make_tables(&db)?;
+            }
             Ok(db)
         })?;
         Ok(Base { path: PathBuf::new(), db: RwLock::new(Some(db)) })

@@ -73,7 +73,8 @@ pub fn check_journal(data: &[u8]) {
     distinct.sort_unstable();
     distinct.dedup();
     if distinct.len() == places.len() {
-        let list = |layer: &Layer| format!("{:?}", layer.iter().map(|(k, c)| (k, &c.value)).collect::<Vec<_>>());
+        let list =
+            |layer: &Layer| format!("{:?}", layer.iter().map(|(k, c)| (k, &c.value)).collect::<Vec<_>>());
         assert_eq!(list(&found), list(&expected), "not the changes of the frames that are whole");
     }
 }
@@ -98,7 +99,7 @@ pub fn check_recovery(data: &[u8]) {
     for op in data.chunks_exact(4) {
         kept.step(op[0], op[1], op[2], op[3]);
     }
-    let base = match Base::in_memory(Image::default()) {
+    let base = match Base::in_memory(Image::default(), true) {
         Ok(base) => Arc::new(base),
         Err(e) => panic!("{e}"),
     };
@@ -127,7 +128,7 @@ struct Recovered {
 
 fn recover(view: View, run: u32, shards: u16, before: Meta, clock: Clock) -> Recovered {
     let placement = Arc::new(Placement::new(before.placement, shards));
-    let config = Arc::new(Config { max_queued_messages: 1000, ..Config::default() });
+    let config = Arc::new(Config { max_queued_messages: 1000, sys_interval_s: 0, ..Config::default() });
     let make = |id| Shard::new(id, shards, 1, config.clone(), placement.clone(), clock.now());
     let mut all: Vec<Shard> = (0..shards).map(make).collect();
     all.iter_mut().for_each(|shard| shard.keep_from(run));
@@ -226,7 +227,8 @@ impl Kept {
                 });
             }
             8 => self.put(record::received_key(id, u16::from(a)), |_| {}),
-            9 => self.put(record::in_flight_key(id, seq), |out| record::put_in_flight(u16::from(a).max(1), out)),
+            9 => self
+                .put(record::in_flight_key(id, seq), |out| record::put_in_flight(u16::from(a).max(1), out)),
             10 => (0..u64::from(a)).for_each(|n| self.queue(id, seq + n, c)),
             _ => self.queue(id, seq, c),
         }
@@ -321,7 +323,7 @@ pub fn check_base(data: &[u8]) {
             _ => image.truncate(place.max(1)),
         }
     }
-    let Ok(base) = Base::in_memory(Image(Arc::new(Mutex::new(image)))) else { return };
+    let Ok(base) = Base::in_memory(Image(Arc::new(Mutex::new(image))), false) else { return };
     let _ = base.meta();
     let view = View::new(Arc::new(base));
     let mut seen = 0;
@@ -340,7 +342,7 @@ fn pristine() -> &'static [u8] {
     static PRISTINE: OnceLock<Vec<u8>> = OnceLock::new();
     PRISTINE.get_or_init(|| {
         let image = Image::default();
-        let base = Base::in_memory(image.clone()).unwrap_or_else(|e| panic!("{e}"));
+        let base = Base::in_memory(image.clone(), true).unwrap_or_else(|e| panic!("{e}"));
         let mut layer = Layer::default();
         for n in 0..500 {
             let key = record::retained_key(0, &format!("t{n:05}"));

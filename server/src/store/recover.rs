@@ -260,7 +260,10 @@ pub(super) fn restore(
             shard.handle(now, Input::Redeliver { message, share, to, shards: before });
         }
     }
-    settle(fold, shards, clock)
+    settle(fold, shards, clock)?;
+    // What took the place of a damaged record is not to be put aside in its stead.
+    found.damaged.retain(|key| fold.view.group.get(key).is_none());
+    Ok(())
 }
 
 /// A session while it is handed back.

@@ -50,10 +50,11 @@ pub fn check_transport(data: &[u8], tls: Option<&TlsFiles>) {
             let tamper = (first & 4 != 0).then_some(usize::from(*writes) * 7);
             let inside = converse_inside_tls(gate, stream, *cuts, tamper);
             let Some(inside) = inside else { return };
-            if is_ambiguous(stream) {
-                return;
-            }
-            let expected = if whole.detected == Some(Detected::Mqtt) { stream } else { &whole.payload };
+            let expected = match gates.plain[usize::from(first & 3)].detect_inside(stream) {
+                _ if is_ambiguous(stream) => return,
+                Detected::Mqtt => stream,
+                _ => &whole.payload,
+            };
             match tamper {
                 None => assert_eq!(inside, expected, "TLS changes what comes through"),
                 Some(_) => assert!(expected.starts_with(&inside), "what was changed comes through"),
@@ -156,7 +157,9 @@ struct Line {
 
 fn converse(gate: &Arc<Gate>, pieces: &[&[u8]], writes: u8) -> Talk {
     let mut talk = Talk::default();
-    let Some((first, rest)) = pieces.split_first().filter(|(first, _)| !first.is_empty()) else { return talk };
+    let Some((first, rest)) = pieces.split_first().filter(|(first, _)| !first.is_empty()) else {
+        return talk;
+    };
     let detected = gate.detect(first);
     talk.detected = Some(detected);
     if matches!(detected, Detected::Mqtt | Detected::Refused(_)) {

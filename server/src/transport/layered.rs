@@ -257,6 +257,9 @@ impl Layered {
     /// Turns `bytes` that came into MQTT's, at the front of `buffer`.
     fn unwrap(&mut self, buffer: &mut [u8], bytes: usize) -> io::Result<usize> {
         let mut bytes = bytes;
+        if matches!(self.goodbye, Goodbye::Said | Goodbye::Done) {
+            return Ok(0);
+        }
         if let Some(tls) = &mut self.tls {
             let decrypted = tls.decrypt(buffer, bytes)?;
             bytes = decrypted.bytes;

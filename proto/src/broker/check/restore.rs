@@ -20,7 +20,8 @@ pub fn check_restore(data: &[u8]) {
     let mut rig = Rig::with(shards, tuning(first), true);
     let named = first & 16 != 0;
     let subscribed = Default::default();
-    let mut restored = Restored { rig: &mut rig, count: 0, seq: 0, named, session: None, subscribed };
+    let mut restored =
+        Restored { rig: &mut rig, count: 0, seq: 0, named, session: None, subscribed, redelivers: false };
     while let [op, a, b, rest @ ..] = data {
         data = rest;
         if op & 7 == 7 {
@@ -44,13 +45,15 @@ struct Restored<'a> {
     session: Option<(SessionId, ShardId)>,
     /// To which filters that session has subscribed.
     subscribed: [bool; FILTERS.len()],
+    /// Nothing else is restored.
+    redelivers: bool,
 }
 
 impl Restored<'_> {
     fn step(&mut self, op: u8, a: u8, b: u8, c: u8) {
         match op {
-            0 => return self.session(a, b, c),
-            1 => return self.retain(a),
+            0 if !self.redelivers => return self.session(a, b, c),
+            1 if !self.redelivers => return self.retain(a),
             2 if c & 1 == 0 => return self.redeliver(a, b),
             _ => {}
         }
@@ -146,6 +149,8 @@ impl Restored<'_> {
     }
 
     fn redeliver(&mut self, a: u8, b: u8) {
+        // That comes when all sessions are there.
+        (self.session, self.redelivers) = (None, true);
         let message = self.message(a, Instant::NEVER);
         let (to, shards) = (u16::from(b & 1), 1 + u16::from(b >> 1 & 3));
         let to = if b & 8 != 0 { to | crate::broker::store::RETAINED } else { to };

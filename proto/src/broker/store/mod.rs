@@ -11,10 +11,10 @@
 //!
 //! [`record`] has the form in which all of it is written.
 
-pub(super) mod forward;
-pub(super) mod keep;
 #[doc(hidden)]
 pub mod check;
+pub(super) mod forward;
+pub(super) mod keep;
 pub mod record;
 
 pub use forward::RETAINED;

@@ -1,0 +1,116 @@
+//! Classes of attacks that no other test is about.
+
+mod common;
+
+use common::{Rig, both, quiet};
+use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
+use hikyaku_proto::broker::{Config, Listener};
+use hikyaku_proto::codec::{DecodeError, EncodeError, Frame, Packet, Version};
+use hikyaku_proto::topic::{TopicFilter, TopicName};
+use std::sync::Arc;
+
+fn levels(separators: usize) -> String {
+    format!("a{}", "/a".repeat(separators))
+}
+
+#[test]
+fn deep_topics_and_filters_are_refused() {
+    let (deepest, deeper) = (levels(200), levels(201));
+    assert_eq!(Config::default().max_topic_separators, 200);
+    both(
+        &quiet(),
+        &format!(
+            "a> CONNECT a clean {{5}}; SUBSCRIBE id=1 {deepest}; PUBLISH {deepest} x
+             a< CONNACK 0; SUBACK 1 0; PUBLISH {deepest} x
+             a> PUBLISH {deeper} x
+             a< {{5:DISCONNECT 0x81; }}CLOSED
+             b> CONNECT b clean {{5}}; SUBSCRIBE id=1 {deeper}
+             b< CONNACK 0; {{5:DISCONNECT 0x81; }}CLOSED
+             w> CONNECT w clean {{5}} will={deeper},gone
+             w< {{5:CONNACK 0x90; }}{{3:CONNACK 3; }}CLOSED"
+        ),
+    );
+}
+
+#[test]
+fn an_alias_gives_no_right() {
+    let rule = Rule { who: Who::Anonymous, access: Access::Deny, filter: "no/#".into(), line: 1 };
+    let all = Rule { who: Who::Anonymous, access: Access::ReadWrite, filter: "#".into(), line: 2 };
+    let rights = Rights::Rules(Rules::new(None, [rule, all]));
+    let listeners = vec![Listener { rights: Arc::new(rights), ..Listener::default() }];
+    Rig::new(2, 0, Config { listeners, ..quiet() }).run(
+        "s> CONNECT s clean; SUBSCRIBE id=1 #
+         s< CONNACK 0; SUBACK 1 0
+         p> CONNECT p v5 clean; PUBLISH no/a 1 q1 id=1 alias=3; PUBLISH - 2 q1 id=2 alias=3; PUBLISH yes 3 q1 id=3 alias=3; PUBLISH - 4 q1 id=4 alias=3
+         p< CONNACK 0; PUBACK 1 0x87; PUBACK 2 0x87; PUBACK 3; PUBACK 4
+         s< PUBLISH yes 3; PUBLISH yes 4",
+    );
+}
+
+#[test]
+fn half_a_packet_keeps_nobody_alive() {
+    both(
+        &quiet(),
+        "a> CONNECT a clean {5} ka=10
+         a< CONNACK 0
+         +10s
+         a> RAW 30 7f 00
+         +4s
+         a> RAW 01
+         +900ms
+         a<
+         +200ms
+         a< {5:DISCONNECT 0x8d; }CLOSED",
+    );
+}
+
+#[test]
+fn what_is_printed_holds_no_secrets() {
+    let connect = b"\x10\x30\0\x04MQTT\x05\xc6\0\0\x0d\x15\0\x01M\x16\0\x06hidden\0\x01c\0\0\x01t\0\x06secret\0\x01u\0\x04word";
+    let frame = Frame::parse(connect, 100).ok().flatten().unwrap();
+    let Ok(packet @ Packet::Connect(_)) = Packet::decode(Version::V5, frame) else { panic!("no CONNECT") };
+    let Packet::Connect(read) = packet else { return };
+    assert_eq!(read.password, Some(&b"word"[..]));
+    let printed = format!("{packet:?} {packet:#?}");
+    assert!(printed.contains("\"u\"") && printed.contains("AuthenticationMethod(\"M\")"), "{printed}");
+    for secret in ["word", "hidden", "secret"] {
+        let bytes = format!("{:?}", secret.as_bytes());
+        assert!(!printed.contains(&bytes) && !printed.contains(&format!("\"{secret}\"")), "{printed}");
+    }
+}
+
+#[test]
+fn errors_say_what_and_where_and_quote_nobody() {
+    let bad = |text: &str| TopicFilter::parse(text).unwrap_err().to_string();
+    assert_eq!(bad(""), "a topic has at least one character");
+    assert_eq!(bad(&"x".repeat(70_000)), "a topic has at most 65535 bytes, this one has 70000");
+    assert_eq!(bad("a\0b"), "the character U+0000 at byte 1");
+    assert_eq!(bad("ab\x1b[31m"), "a control character, or what is no character, at byte 2");
+    assert_eq!(bad("a/b#"), "'#' at byte 3 is not alone in its level");
+    assert_eq!(bad("#/a"), "'#' at byte 0 is not in the last level");
+    assert_eq!(bad("a+"), "'+' at byte 1 is not alone in its level");
+    assert_eq!(bad("$share//a"), "the share name at byte 7 is empty");
+    assert_eq!(bad("$share/a+/b"), "a wildcard in the share name at byte 8");
+    assert_eq!(bad("$share/g/"), "no filter behind the share name at byte 9; write $share/NAME/FILTER");
+    let name = TopicName::parse("a/+").unwrap_err().to_string();
+    assert_eq!(name, "a wildcard at byte 2, where only filters may have one");
+    // Not a byte of what was sent is in what is logged of it.
+    for version in [Version::V3_1, Version::V3_1_1, Version::V5] {
+        let frame = Frame::parse(b"\x30\x08\0\x06ev\x1bil\n", 100).ok().flatten().unwrap();
+        let error: DecodeError = Packet::decode(version, frame).unwrap_err();
+        let printed = error.to_string();
+        assert!(!printed.contains("ev") && !printed.chars().any(char::is_control), "{printed}");
+    }
+    for error in [
+        EncodeError::StringTooLong,
+        EncodeError::StringHasNul,
+        EncodeError::StringHasControl,
+        EncodeError::PacketTooLarge,
+        EncodeError::PacketIdZero,
+        EncodeError::ValueOutOfRange,
+        EncodeError::NotInVersion,
+        EncodeError::Empty,
+    ] {
+        assert!(!error.to_string().is_empty());
+    }
+}
