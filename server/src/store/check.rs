@@ -197,8 +197,10 @@ impl Kept {
         let slot = placement.slot(client_id.as_bytes()) as u16;
         let id = SessionId { slot, origin: u16::from(a >> 2 & 1), count: self.count };
         let moment = |n: u8| if n & 1 == 0 { Instant::NEVER } else { Instant::from_secs(u64::from(n)) };
-        let will = (b & 1 == 1)
-            .then(|| StoredWill { message: self.message(b, false).0, delay_s: u32::from(c >> 4) * 60 });
+        let will = (b & 1 == 1).then(|| StoredWill {
+            message: self.message(b, false, false).0,
+            delay_s: u32::from(c >> 4) * 60,
+        });
         let state = SessionState {
             client_id,
             username: (a & 8 != 0).then(|| "u".into()),
@@ -259,7 +261,7 @@ impl Kept {
 
     /// A message, which other records may name as well.
     fn body(&mut self, b: u8) -> BodyId {
-        let (message, id) = self.message(b, b & 32 == 0);
+        let (message, id) = self.message(b, b & 32 == 0, true);
         let at = clock();
         if b & 64 == 0 || self.first & 8 == 0 {
             self.put(record::body_key(id), |out| record::put_body(&message, at, out));
@@ -267,7 +269,7 @@ impl Kept {
         id
     }
 
-    fn message(&mut self, b: u8, is_new: bool) -> (Message, BodyId) {
+    fn message(&mut self, b: u8, is_new: bool, retain: bool) -> (Message, BodyId) {
         self.count += u64::from(is_new);
         let id = MessageId { origin: u16::from(self.first & 1), count: self.count };
         let topic = TOPICS[usize::from(b) % TOPICS.len()];
@@ -275,7 +277,7 @@ impl Kept {
         let publication = Publication {
             topic,
             qos,
-            retain: true,
+            retain,
             properties: &[],
             payload: b"kept",
             expires_at: Instant::NEVER,

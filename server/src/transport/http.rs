@@ -217,14 +217,16 @@ fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
 
 /// Where the empty line ends that ends a head.
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
-    let mut after_line = false;
+    let (mut after_line, mut before) = (false, 0);
     for (i, &byte) in bytes.iter().enumerate() {
         match byte {
             b'\n' if after_line => return Some(i + 1),
             b'\n' => after_line = true,
-            b'\r' => {}
+            // One, or where the head ends would depend on how it is cut.
+            b'\r' if before == b'\n' => {}
             _ => after_line = false,
         }
+        before = byte;
     }
     None
 }

@@ -199,3 +199,15 @@ impl Transport {
 fn guard<T>(f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| Err(io::Error::other("a panic, which is a bug")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_layer_ends_its_connection_alone() {
+        let failed = guard::<()>(|| panic!("as a layer might"));
+        assert_eq!(failed.unwrap_err().to_string(), "a panic, which is a bug");
+        assert_eq!(guard(|| Ok(1)).unwrap(), 1);
+    }
+}
