@@ -228,6 +228,13 @@ impl Base {
     }
 }
 
+impl Drop for Base {
+    /// Closing writes, and so may fail as all of it may.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn change(records: &mut Table<'_, &[u8], &[u8]>, changes: &Layer) -> Result<()> {
     for (key, change) in changes.iter() {
         match &change.value {
