@@ -52,3 +52,8 @@ fn recovery() {
 fn base() {
     replay("base", check::check_base);
 }
+
+#[test]
+fn import() {
+    replay("import", check::check_import);
+}

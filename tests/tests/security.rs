@@ -11,7 +11,8 @@ fn root() -> &'static Path {
 #[test]
 fn each_test_the_document_names_exists() {
     let document = fs::read_to_string(root().join("docs/security.md")).unwrap();
-    let named: BTreeSet<_> = document.split('`').skip(1).step_by(2).filter_map(|c| c.split_once("::")).collect();
+    let named: BTreeSet<_> =
+        document.split('`').skip(1).step_by(2).filter_map(|c| c.split_once("::")).collect();
     assert!(named.len() > 80, "{} tests", named.len());
     let mut missing = Vec::new();
     for (file, name) in named {

@@ -3,6 +3,8 @@
 //! The file is read and checked whole before the store is looked at, and what comes of it is committed in one step: an import is
 //! done or has not been.
 
+#[doc(hidden)]
+pub mod check;
 mod chunk;
 mod summary;
 mod translate;

@@ -1,0 +1,4 @@
+//! Any database file of mosquitto.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| hikyaku::check::check_import(data));
