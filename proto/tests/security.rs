@@ -6,7 +6,8 @@ use common::{Rig, both, quiet};
 use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use hikyaku_proto::broker::{Config, Listener};
 use hikyaku_proto::codec::{DecodeError, EncodeError, Frame, Packet, Version};
-use hikyaku_proto::topic::{TopicFilter, TopicName};
+use hikyaku_proto::table::HashKey;
+use hikyaku_proto::topic::{TopicFilter, TopicName, Tree, Trie};
 use std::sync::Arc;
 
 fn levels(separators: usize) -> String {
@@ -112,5 +113,34 @@ fn errors_say_what_and_where_and_quote_nobody() {
         EncodeError::Empty,
     ] {
         assert!(!error.to_string().is_empty());
+    }
+}
+
+/// Who subscribes, retains and leaves, again and again, makes nothing grow.
+#[test]
+fn what_comes_and_goes_makes_nothing_grow() {
+    let mut subscriptions: Trie<u32> = Trie::new(HashKey::new(1));
+    let mut retained: Tree<u32> = Tree::new(HashKey::new(1));
+    let memory = |s: &Trie<u32>, r: &Tree<u32>| s.memory() + r.memory();
+    let mut after_first = None;
+    assert!(subscriptions.is_empty() && retained.is_empty());
+    for round in 0..3 {
+        for n in 0..2000u32 {
+            let topic = format!("level-{}/of-{n}/some-length-{round}", n % 50);
+            subscriptions.insert(&format!("{topic}/+"), n % 7, n);
+            retained.insert(&topic, n);
+        }
+        let cursor = retained.cursor("#");
+        let full = memory(&subscriptions, &retained);
+        assert!(full > 100_000, "{full}");
+        retained.close(cursor);
+        (0..7).for_each(|subscriber| subscriptions.remove_subscriber(subscriber, |_, _| {}));
+        for n in 0..2000u32 {
+            retained.remove(&format!("level-{}/of-{n}/some-length-{round}", n % 50));
+        }
+        assert!(subscriptions.is_empty() && retained.is_empty());
+        // Places for nodes stay, for the next who come.
+        let after = memory(&subscriptions, &retained);
+        assert!(after < full && after <= *after_first.get_or_insert(after), "{full} {after}");
     }
 }
