@@ -105,7 +105,7 @@ impl Restored<'_> {
     }
 
     fn session(&mut self, a: u8, b: u8, c: u8) {
-        let client = [b"0123", b"\0123"][usize::from(c & 16 != 0)][usize::from(a & 3)];
+        let client = [b"0123", b"\x00123"][usize::from(c & 16 != 0)][usize::from(a & 3)];
         let client_id = String::from(char::from(client));
         let slot = self.rig.placement.slot(client_id.as_bytes()) as u16;
         let home = self.rig.placement.shard(client_id.as_bytes());
