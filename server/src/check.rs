@@ -4,4 +4,5 @@ pub use crate::auth::check::check_users;
 pub use crate::config::check::check_config;
 pub use crate::import::check::check_import;
 pub use crate::store::check::{check_base, check_journal, check_recovery};
+#[cfg(unix)]
 pub use crate::transport::check::{TlsFiles, check_transport};
