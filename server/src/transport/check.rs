@@ -6,6 +6,7 @@ use super::plain::Socket;
 use super::{Received, SLICES};
 use crate::admission::Counts;
 use crate::config::{ListenerSettings, Place, Protocol, TlsSettings};
+use hikyaku_proto::time::Instant;
 use mio::net::UnixStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -189,9 +190,8 @@ fn converse(gate: &Arc<Gate>, pieces: &[&[u8]], writes: u8) -> Talk {
 
 impl Line {
     fn new(gate: &Arc<Gate>, detected: Detected, first: &[u8]) -> Line {
-        let (Ok((ours, peer)), Ok(ticket)) = (UnixStream::pair(), Counts::new(1).of(0).enter()) else {
-            panic!("no socket")
-        };
+        let ticket = Counts::new(1).of(0).enter(Instant::ZERO, None);
+        let (Ok((ours, peer)), Ok(ticket)) = (UnixStream::pair(), ticket) else { panic!("no socket") };
         let layers = Layered::new(Socket::Unix(ours), ticket, Arc::clone(gate), detected, first.to_vec());
         let layers = layers.unwrap_or_else(|e| panic!("{e}"));
         Line { layers, peer, buffer: vec![0; BUFFER], written: Vec::new() }

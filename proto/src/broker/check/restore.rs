@@ -193,7 +193,7 @@ impl Restored<'_> {
         (0..b >> 3 & 3).for_each(|n| ids.push(1 + u32::from(n)));
         let qos = if b & 4 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
         let message = self.message(b, expires_at);
-        Delivery { message, qos, retain: b & 16 != 0, ids, share: u32::from(b >> 6), seq }
+        Delivery { message, qos, retain: b & 16 != 0, ids, share: u32::from(b >> 6), seq, body: 0 }
     }
 
     fn message(&mut self, a: u8, expires_at: Instant) -> Message {
