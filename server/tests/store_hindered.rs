@@ -180,6 +180,7 @@ impl Drop for Mounted<'_> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "that it could not run is to be seen")]
 fn a_full_disk_is_survived() {
     let dir = Dir::new("full");
     let Some(mounted) = Mounted::new(&dir) else {
