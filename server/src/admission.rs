@@ -22,11 +22,14 @@ pub(crate) struct Count {
     /// The count of the whole, if this is a part.
     whole: Option<Arc<Count>>,
     addresses: Arc<Addresses>,
+    /// Whose connection it is, if this is the count of one alone.
+    address: Option<Address>,
 }
 
-/// One connection's place in a listener's count, and in that of its address.
+/// One connection's place in a listener's count, and in that of its address. A pointer, as there are many: one that counts
+/// for its address has a count of its own.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<Count>, Option<Address>);
+pub(crate) struct Ticket(Arc<Count>);
 
 /// Why there is no ticket: the option that says so, and its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +52,8 @@ pub(crate) struct Counts {
 impl Count {
     fn new(whole: Option<Arc<Count>>, addresses: &Arc<Addresses>) -> Arc<Count> {
         let addresses = Arc::clone(addresses);
-        Arc::new(Count { open: AtomicU32::new(0), max: AtomicU32::new(u32::MAX), whole, addresses })
+        let (open, max) = (AtomicU32::new(0), AtomicU32::new(u32::MAX));
+        Arc::new(Count { open, max, whole, addresses, address: None })
     }
 
     /// Counts one more, if it may be.
@@ -61,10 +65,27 @@ impl Count {
             self.whole.iter().for_each(|whole| whole.remove());
             return Err(full);
         }
-        // Dropping it takes it out of both counts again.
-        let mut ticket = Ticket(Arc::clone(self), None);
-        ticket.1 = peer.map(|peer| self.addresses.enter(now, peer.ip())).transpose()?.flatten();
-        Ok(ticket)
+        match peer.map_or(Ok(None), |peer| self.addresses.enter(now, peer.ip())) {
+            Ok(None) => Ok(Ticket(Arc::clone(self))),
+            Ok(address) => {
+                let (open, max, whole) = (AtomicU32::new(1), AtomicU32::new(1), Some(Arc::clone(self)));
+                let addresses = Arc::clone(&self.addresses);
+                Ok(Ticket(Arc::new(Count { open, max, whole, addresses, address })))
+            }
+            Err(full) => {
+                self.leave();
+                Err(full)
+            }
+        }
+    }
+
+    /// Takes one out of this count and those it is a part of.
+    fn leave(&self) {
+        let mut count = Some(self);
+        while let Some(part) = count {
+            part.remove();
+            count = part.whole.as_deref();
+        }
     }
 
     // Nothing else is read by these numbers, so no order is needed but their own.
@@ -95,9 +116,8 @@ impl fmt::Display for Full {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.0.remove();
-        self.0.whole.iter().for_each(|whole| whole.remove());
-        if let Some(address) = self.1.take() {
+        self.0.leave();
+        if let Some(address) = self.0.address {
             self.0.addresses.leave(address);
         }
     }
