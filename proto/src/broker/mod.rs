@@ -158,8 +158,12 @@ enum Work {
 
 /// How many receivers or retained messages one step of [`Work`] handles.
 const SLICE: usize = 4096;
+/// How many of more receivers one slice serves: most take a write each, before others are read.
+const FAN_SLICE: usize = 256;
 /// How many subscriptions matched and receivers served one call of [`Input::Received`] may cause, about.
 const EFFORT: usize = 32_768;
+/// How much of it a filter costs that is subscribed to or not any more: other shards hear of it, and maybe the store.
+const FILTER_EFFORT: usize = 256;
 /// How many steps of work one [`Input::Timeout`] does.
 const STEPS: usize = 4;
 
@@ -351,7 +355,8 @@ impl Shard {
         for _ in 0..STEPS {
             let Some(work) = self.work.pop_front() else { return };
             match work {
-                Work::Fan(fan) => self.continue_fan(fan),
+                // Its receivers are written to now, before others are served.
+                Work::Fan(fan) => return self.continue_fan(fan),
                 Work::Replay(replay) => self.run_replay(replay),
                 Work::Serve(serve) => self.continue_serve(serve),
                 Work::Sweep => self.continue_sweep(),

@@ -14,7 +14,7 @@ use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
 use super::store::StoreOp;
 use super::sys::{Dropped, Refused};
-use super::{SLICE, Shard, Work};
+use super::{FAN_SLICE, SLICE, Shard, Work};
 use crate::codec::{Frame, PacketType, Property, Publish, QoS, ReasonCode, SubscribeOptions};
 use crate::message::{Message, MessageId, Publication};
 use crate::session::{Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
@@ -620,7 +620,8 @@ impl Shard {
         told || self.shards > 1 && !route.groups.is_empty()
     }
 
-    /// Delivers to at most [`SLICE`] receivers from `at`, groups first; returns where to go on.
+    /// Delivers from `at` on, groups first: to all of up to [`SLICE`] receivers at once, so that messages that follow each
+    /// other leave with one write; of more, to [`FAN_SLICE`]. Returns where to go on.
     fn deliver(
         &mut self,
         publication: &Publication<'_>,
@@ -630,7 +631,8 @@ impl Shard {
         kept: &mut Option<Message>,
     ) -> usize {
         let groups = route.groups.len();
-        let end = route.len().min(at + SLICE);
+        let slice = if route.len() <= SLICE { SLICE } else { FAN_SLICE };
+        let end = route.len().min(at + slice);
         self.effort += end - at;
         if at < groups {
             let changed = route.subscriptions != self.subscriptions.generation();

@@ -2,7 +2,6 @@
 //! delivered: at once with one shard, otherwise when every peer has acknowledged the new interest. That of a session that
 //! is kept also waits for its own records; nobody's waits for what others keep.
 
-use super::Shard;
 use super::conn::{Flow, Pause};
 use super::denial::Denial;
 use super::interest::Change;
@@ -12,6 +11,7 @@ use super::publish::{Subscription, session_subscriber};
 use super::session::Session;
 use super::store::StoredSubscription;
 use super::sys::Refused;
+use super::{FILTER_EFFORT, Shard};
 use crate::codec::{
     Packet, Properties, ReasonCode, RetainHandling, SubAck, Subscribe, SubscribeOptions, UnsubAck,
     Unsubscribe,
@@ -90,6 +90,7 @@ impl Shard {
         }
         let emitted = self.keeper.emitted();
         let ticket = self.waiting.insert(Waiting { codes: Vec::new(), replays: Vec::new(), ..waiting });
+        self.effort += subscribe.len() * FILTER_EFFORT;
         // [MQTT-3.8.4-5]: one after the other, with one code each [MQTT-3.8.4-6] in one SUBACK.
         for (filter, mut options) in subscribe.filters() {
             options.qos = options.qos.min(max_qos); // [MQTT-3.2.2-10]
@@ -321,6 +322,7 @@ impl Shard {
         }
         let emitted = self.keeper.emitted();
         let mut codes = Vec::with_capacity(unsubscribe.len());
+        self.effort += unsubscribe.len() * FILTER_EFFORT;
         for filter in unsubscribe.filters() {
             let filter = match TopicFilter::parse(filter) {
                 Ok(filter) => filter,
