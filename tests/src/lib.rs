@@ -9,8 +9,11 @@ use std::time::Duration;
 
 pub mod desk;
 pub mod document;
+pub mod line;
 pub mod matrix;
 pub mod process;
+pub mod random;
+pub mod soak;
 pub mod wire;
 
 /// How long a test waits for something that must happen.
