@@ -11,6 +11,7 @@ pub mod desk;
 pub mod document;
 pub mod line;
 pub mod matrix;
+pub mod overload;
 pub mod process;
 pub mod random;
 pub mod soak;
