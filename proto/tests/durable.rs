@@ -280,3 +280,23 @@ fn what_an_ended_member_left_in_the_store_goes_to_others() {
         assert_eq!(rig.disk.len().1, 0, "bodies are left");
     }
 }
+
+#[test]
+fn a_will_due_at_a_restart_reaches_sessions_of_all_shards() {
+    for seed in 0..20 {
+        let mut rig = Rig::kept(4, seed, quiet());
+        for n in 0..8 {
+            rig.run(&format!("s{n}> CONNECT s{n}; SUBSCRIBE id=1 w:1\n s{n}< CONNACK 0; SUBACK 1 1"));
+        }
+        rig.run("c> CONNECT c clean v5 will=w,gone,q1\n c< CONNACK 0");
+        rig.crash(0, 4);
+        rig.settle();
+        for name in rig.names.keys().cloned().collect::<Vec<_>>() {
+            rig.pipe(&name).news.clear();
+        }
+        rig.run("+1s");
+        for n in 0..8 {
+            rig.run(&format!("s{n}> CONNECT s{n}\n s{n}< CONNACK 0 present; PUBLISH w gone q1 id=1"));
+        }
+    }
+}

@@ -350,7 +350,8 @@ impl Shard {
             session.will_at = now + Duration::from_secs(will.delay_s.into());
             changed = true;
         }
-        let at = session.expires_at.min(session.will_at);
+        // Not before all shards know who subscribed: a will that is due would miss some.
+        let at = session.expires_at.min(session.will_at).max(now + Duration::from_millis(1));
         self.timers.arm(&mut session.armed, at, Timer::Session(index));
         self.keeper.restoring = Some((id, index));
         if changed {
