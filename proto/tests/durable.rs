@@ -300,3 +300,33 @@ fn a_will_due_at_a_restart_reaches_sessions_of_all_shards() {
         }
     }
 }
+
+#[test]
+fn a_message_expires_while_it_waits_for_its_record() {
+    for cut in [false, true] {
+        let mut rig = slow();
+        rig.run("s> CONNECT s v5 expiry=100; SUBSCRIBE id=1 t:2");
+        sync(&mut rig);
+        sync(&mut rig);
+        rig.run("s< CONNACK 0; SUBACK 1 2\n p> CONNECT p clean v5; PUBLISH t a q2 id=1 exp=2; PUBLISH t b q2 id=2\n p< CONNACK 0\n s<");
+        if cut {
+            rig.cut("s");
+        }
+        rig.run("+2s");
+        if cut {
+            rig.send("s", "CONNECT s v5 expiry=100");
+        }
+        sync(&mut rig);
+        sync(&mut rig);
+        sync(&mut rig);
+        let news = rig.news("s");
+        assert!(!news.contains("PUBLISH t a"), "{news}");
+        assert!(news.ends_with("PUBLISH t b q2 id=2"), "{news}");
+        rig.run("p< PUBREC 1; PUBREC 2\n s> PUBREC 2");
+        sync(&mut rig);
+        rig.run("s< PUBREL 2\n s> PUBCOMP 2");
+        sync(&mut rig);
+        sync(&mut rig);
+        assert_eq!(rig.disk.len().1, 0, "bodies are left");
+    }
+}

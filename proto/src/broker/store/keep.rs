@@ -380,7 +380,9 @@ impl Shard {
         {
             kept.held.pop_front();
             let Some(delivery) = session.outgoing.delivery(packet_id) else { continue };
-            if conn.write(pool, *now, packet_id, dup, delivery) {
+            // [MQTT-3.3.2-5]
+            let expired = !dup && delivery.message.expires_at() <= *now;
+            if !expired && conn.write(pool, *now, packet_id, dup, delivery) {
                 counters.publish_sent += 1;
                 counters.publish_bytes_sent += delivery.message.payload().len() as u64;
             } else {
