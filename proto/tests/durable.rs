@@ -330,3 +330,25 @@ fn a_message_expires_while_it_waits_for_its_record() {
         assert_eq!(rig.disk.len().1, 0, "bodies are left");
     }
 }
+
+#[test]
+fn what_was_held_back_from_a_member_that_ended_goes_to_others() {
+    let mut rig = slow();
+    rig.run("a> CONNECT a v5 expiry=5; SUBSCRIBE id=1 $share/g/t:2\n b> CONNECT b v5 expiry=1000; SUBSCRIBE id=1 $share/g/t:2");
+    sync(&mut rig);
+    sync(&mut rig);
+    rig.run(
+        "a< CONNACK 0; SUBACK 1 2\n b< CONNACK 0; SUBACK 1 2\n b!\n p> CONNECT p clean v5\n p< CONNACK 0",
+    );
+    rig.run("p> PUBLISH t x q2 id=1\n p<\n a<\n a!\n +6s");
+    for _ in 0..3 {
+        sync(&mut rig);
+    }
+    rig.run("p< PUBREC 1");
+    rig.send("b", "CONNECT b v5 expiry=1000");
+    rig.settle();
+    for _ in 0..3 {
+        sync(&mut rig);
+    }
+    rig.run("b< CONNACK 0 present; PUBLISH t x q2 id=1");
+}

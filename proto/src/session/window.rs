@@ -530,7 +530,7 @@ impl Outgoing {
     /// Takes everything that another receiver may have instead, in order: what is queued, and QoS 1 messages
     /// that are not acknowledged. A QoS 2 message that was sent belongs to its receiver [MQTT-4.8.2-5].
     pub fn drain_for_others(&mut self) -> impl Iterator<Item = Delivery> {
-        self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce);
+        self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce || !e.sent);
         self.drain()
     }
 }
