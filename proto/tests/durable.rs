@@ -352,3 +352,19 @@ fn what_was_held_back_from_a_member_that_ended_goes_to_others() {
     }
     rig.run("b< CONNACK 0 present; PUBLISH t x q2 id=1");
 }
+
+#[test]
+fn a_message_of_a_shared_subscription_that_is_gone_goes_to_no_other() {
+    let mut rig = kept();
+    rig.run(
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 $share/g/t:1\n a< CONNACK 0; SUBACK 1 1
+         p> CONNECT p clean v5; PUBLISH t x q1 id=1\n p< CONNACK 0; PUBACK 1
+         a< PUBLISH t x q1 id=1\n a> UNSUBSCRIBE id=2 $share/g/t\n a< UNSUBACK 2 0",
+    );
+    crash(&mut rig);
+    rig.run(
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=3 $share/g/u:1\n a< CONNACK 0 present; PUBLISH t x q1 id=1 dup; SUBACK 3 1
+         b> CONNECT b v5; SUBSCRIBE id=1 $share/g/u:1\n b< CONNACK 0; SUBACK 1 1
+         a> DISCONNECT expiry=0\n a< CLOSED\n b<",
+    );
+}

@@ -328,7 +328,10 @@ impl Shard {
             return;
         }
         let index = self.create_session(String::from(state.client_id), state.username);
+        let run = (self.message_count >> 40) as u32;
         let session = &mut self.sessions[index];
+        // What waits is marked with numbers of shared subscriptions that may be gone: new ones get others.
+        session.last_share = run << 16;
         session.listener = state.listener;
         session.epoch = self.epoch.wrapping_sub(1);
         session.expiry_s = state.expiry_s;
