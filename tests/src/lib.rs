@@ -3,6 +3,7 @@
 //! [`process`] starts the broker binary and other programs and reads what they write, [`wire`] speaks raw
 //! bytes of MQTT to it, [`matrix!`] repeats a list of cases for each protocol version and number of workers.
 //! [`document`] reads what a document tells its reader to do, [`desk`] does it.
+//! [`sim`] is a whole broker in one thread, with faults from a seed.
 //! Nothing here sleeps for a time: everything waits for a condition, for at most [`PATIENCE`].
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ pub mod desk;
 pub mod document;
 pub mod matrix;
 pub mod process;
+pub mod sim;
 pub mod wire;
 
 /// How long a test waits for something that must happen.
