@@ -280,3 +280,91 @@ fn what_an_ended_member_left_in_the_store_goes_to_others() {
         assert_eq!(rig.disk.len().1, 0, "bodies are left");
     }
 }
+
+#[test]
+fn a_will_due_at_a_restart_reaches_sessions_of_all_shards() {
+    for seed in 0..20 {
+        let mut rig = Rig::kept(4, seed, quiet());
+        for n in 0..8 {
+            rig.run(&format!("s{n}> CONNECT s{n}; SUBSCRIBE id=1 w:1\n s{n}< CONNACK 0; SUBACK 1 1"));
+        }
+        rig.run("c> CONNECT c clean v5 will=w,gone,q1\n c< CONNACK 0");
+        rig.crash(0, 4);
+        rig.settle();
+        for name in rig.names.keys().cloned().collect::<Vec<_>>() {
+            rig.pipe(&name).news.clear();
+        }
+        rig.run("+1s");
+        for n in 0..8 {
+            rig.run(&format!("s{n}> CONNECT s{n}\n s{n}< CONNACK 0 present; PUBLISH w gone q1 id=1"));
+        }
+    }
+}
+
+#[test]
+fn a_message_expires_while_it_waits_for_its_record() {
+    for cut in [false, true] {
+        let mut rig = slow();
+        rig.run("s> CONNECT s v5 expiry=100; SUBSCRIBE id=1 t:2");
+        sync(&mut rig);
+        sync(&mut rig);
+        rig.run("s< CONNACK 0; SUBACK 1 2\n p> CONNECT p clean v5; PUBLISH t a q2 id=1 exp=2; PUBLISH t b q2 id=2\n p< CONNACK 0\n s<");
+        if cut {
+            rig.cut("s");
+        }
+        rig.run("+2s");
+        if cut {
+            rig.send("s", "CONNECT s v5 expiry=100");
+        }
+        sync(&mut rig);
+        sync(&mut rig);
+        sync(&mut rig);
+        let news = rig.news("s");
+        assert!(!news.contains("PUBLISH t a"), "{news}");
+        assert!(news.ends_with("PUBLISH t b q2 id=2"), "{news}");
+        rig.run("p< PUBREC 1; PUBREC 2\n s> PUBREC 2");
+        sync(&mut rig);
+        rig.run("s< PUBREL 2\n s> PUBCOMP 2");
+        sync(&mut rig);
+        sync(&mut rig);
+        assert_eq!(rig.disk.len().1, 0, "bodies are left");
+    }
+}
+
+#[test]
+fn what_was_held_back_from_a_member_that_ended_goes_to_others() {
+    let mut rig = slow();
+    rig.run("a> CONNECT a v5 expiry=5; SUBSCRIBE id=1 $share/g/t:2\n b> CONNECT b v5 expiry=1000; SUBSCRIBE id=1 $share/g/t:2");
+    sync(&mut rig);
+    sync(&mut rig);
+    rig.run(
+        "a< CONNACK 0; SUBACK 1 2\n b< CONNACK 0; SUBACK 1 2\n b!\n p> CONNECT p clean v5\n p< CONNACK 0",
+    );
+    rig.run("p> PUBLISH t x q2 id=1\n p<\n a<\n a!\n +6s");
+    for _ in 0..3 {
+        sync(&mut rig);
+    }
+    rig.run("p< PUBREC 1");
+    rig.send("b", "CONNECT b v5 expiry=1000");
+    rig.settle();
+    for _ in 0..3 {
+        sync(&mut rig);
+    }
+    rig.run("b< CONNACK 0 present; PUBLISH t x q2 id=1");
+}
+
+#[test]
+fn a_message_of_a_shared_subscription_that_is_gone_goes_to_no_other() {
+    let mut rig = kept();
+    rig.run(
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=1 $share/g/t:1\n a< CONNACK 0; SUBACK 1 1
+         p> CONNECT p clean v5; PUBLISH t x q1 id=1\n p< CONNACK 0; PUBACK 1
+         a< PUBLISH t x q1 id=1\n a> UNSUBSCRIBE id=2 $share/g/t\n a< UNSUBACK 2 0",
+    );
+    crash(&mut rig);
+    rig.run(
+        "a> CONNECT a v5 expiry=100; SUBSCRIBE id=3 $share/g/u:1\n a< CONNACK 0 present; PUBLISH t x q1 id=1 dup; SUBACK 3 1
+         b> CONNECT b v5; SUBSCRIBE id=1 $share/g/u:1\n b< CONNACK 0; SUBACK 1 1
+         a> DISCONNECT expiry=0\n a< CLOSED\n b<",
+    );
+}

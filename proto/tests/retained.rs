@@ -246,3 +246,30 @@ fn an_unsubscribe_with_very_many_filters_is_soon_done() {
     let news = std::mem::take(&mut rig.pipe("s").news);
     assert_eq!(news.last().unwrap(), "PINGRESP");
 }
+
+#[test]
+fn what_is_still_to_come_comes_by_the_subscription_there_is() {
+    for between in ["", "UNSUBSCRIBE id=9 t/+; "] {
+        let mut rig = one();
+        rig.run(
+            "p> CONNECT p clean; PUBLISH t/a 1 r q1 id=1; PUBLISH t/b 2 r q1 id=2; PUBLISH t/c 3 r q1 id=3; PUBLISH u 4 r q1 id=4
+             p< CONNACK 0; PUBACK 1; PUBACK 2; PUBACK 3; PUBACK 4
+             s> CONNECT s clean v5 rm=1; SUBSCRIBE id=1 u:1; SUBSCRIBE id=2 t/+:1 sid=1
+             s< CONNACK 0; SUBACK 1 1; PUBLISH u 4 q1 id=1 r; SUBACK 2 1",
+        );
+        // One is queued, the others wait for that. An unsubscribe ends the replay, but not what is queued.
+        rig.send("s", &format!("{between}SUBSCRIBE id=3 t/+ sid=2"));
+        rig.settle();
+        rig.pipe("s").news.clear();
+        rig.send("s", "PUBACK 1");
+        let first = rig.news("s");
+        assert!(first.starts_with("PUBLISH t/a 1 q1 id=2 r sid=1"), "{first}");
+        rig.pipe("s").answers = true;
+        rig.send("s", "PUBACK 2");
+        let all = format!("{first}; {}", rig.news("s"));
+        for rest in ["PUBLISH t/b 2 r sid=2", "PUBLISH t/c 3 r sid=2"] {
+            assert!(all.contains(rest), "{between}: {rest} is not in {all}");
+        }
+        assert_eq!(all.matches("sid=1").count(), 1, "{between}: {all}");
+    }
+}

@@ -617,3 +617,21 @@ fn feed_all(rig: &mut Rig) {
         rig.feed_pipe(at);
     }
 }
+
+#[test]
+fn a_message_expires_between_shards() {
+    let mut rig = Rig::new(2, 0, quiet());
+    let (p, s, w) = (name_on(&rig, 0, "p"), name_on(&rig, 1, "s"), name_on(&rig, 1, "w"));
+    // The group lives with its publisher: its member is told to deliver.
+    let filter = (0..).map(|n| format!("$share/g{n}/t"));
+    let filter = filter.into_iter().find(|f| rig.placement.shard(f.as_bytes()) == 0).unwrap();
+    rig.run(&format!(
+        "p> CONNECT {p} clean v5\n p< CONNACK 0
+         s> CONNECT {s} clean v5; SUBSCRIBE id=1 t\n s< CONNACK 0; SUBACK 1 0
+         w> CONNECT {w} clean v5; SUBSCRIBE id=1 {filter}\n w< CONNACK 0; SUBACK 1 0"
+    ));
+    rig.send("p", "PUBLISH t a exp=2; PUBLISH t b");
+    rig.step_pipe("p");
+    rig.now = rig.now + Duration::from_secs(3);
+    rig.run("s< PUBLISH t b\n w< PUBLISH t b");
+}

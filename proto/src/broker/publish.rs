@@ -461,6 +461,10 @@ impl Shard {
     /// Delivers what another shard sent to this one's subscribers and groups. True if it is done.
     pub(super) fn publish_from_peer(&mut self, from: ShardId, message: Message) -> bool {
         let publication = message.as_publication();
+        if publication.expires_at < self.now {
+            self.counters.publish_dropped += 1;
+            return true; // [MQTT-3.3.2-5]
+        }
         let mut route = self.route.take().unwrap_or_default();
         if !self.route_holds(&route, publication.topic) {
             self.build_route(&mut route, publication.topic, NO_SESSION);

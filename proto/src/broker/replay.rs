@@ -248,9 +248,9 @@ impl Shard {
     fn begin_replay(&mut self, at: u32) -> bool {
         let Some(replay) = self.replays.get_mut(at).filter(|r| !r.begun) else { return true };
         let subscriber = session_subscriber(replay.session.index);
-        if self.subscriptions.get(&replay.filter, subscriber).is_none() {
-            return false;
-        }
+        let Some(current) = self.subscriptions.get(&replay.filter, subscriber) else { return false };
+        // It may be another one than at first.
+        replay.subscription = current;
         replay.begun = true;
         let exact = !replay.filter.contains(['+', '#']);
         let home = self.placement.shard(replay.filter.as_bytes());
@@ -408,6 +408,16 @@ impl Shard {
         if let Some(at) = first.filter(|&at| self.replays.get(at).is_some_and(|r| *r.filter == *filter)) {
             self.end_replay(at);
             self.next_replay(index);
+        }
+    }
+
+    /// A subscription was replaced: what is still to come for it comes by the new one [MQTT-3.8.4-3]. Replays that have
+    /// not begun see that when they do.
+    pub(super) fn change_replays_of(&mut self, index: u32, filter: &str, subscription: Subscription) {
+        let first = self.sessions[index].replays.front();
+        if let Some(replay) = first.and_then(|&at| self.replays.get_mut(at)).filter(|r| *r.filter == *filter)
+        {
+            replay.subscription = subscription;
         }
     }
 

@@ -283,6 +283,10 @@ impl Shard {
         let Some(share) = session.shares.get(filter) else {
             return self.give_back(filter, message); // It left meanwhile.
         };
+        if message.expires_at() < self.now {
+            self.counters.publish_dropped += 1;
+            return; // [MQTT-3.3.2-5]
+        }
         if !self.config.rights(session.listener).may_receive(session.subject(), message.topic()) {
             self.log_session_denial(Denial::Receive, index, message.topic());
             return;

@@ -217,6 +217,9 @@ impl Shard {
         let stored = StoredSubscription { options, id, share: 0 };
         self.keep_subscription(index, filter.filter(), stored);
         let replaced = self.insert_subscription(index, filter.filter(), value);
+        if replaced {
+            self.change_replays_of(index, filter.filter(), value);
+        }
         let replay = match options.retain_handling {
             RetainHandling::SendAtSubscribe => true, // [MQTT-3.3.1-9] [MQTT-3.8.4-4]
             RetainHandling::SendIfNew => !replaced,  // [MQTT-3.3.1-10]

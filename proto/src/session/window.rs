@@ -329,6 +329,12 @@ impl Outgoing {
                 if self.is_full(window) {
                     return None;
                 }
+                // [MQTT-3.3.2-5]: it has its packet id and was held back.
+                let ends_at = entry.delivery.as_ref().map(|d| d.message.expires_at());
+                if !entry.sent && ends_at.is_some_and(|at| at <= now) {
+                    self.finish(self.sent).1.into_iter().for_each(&mut expired);
+                    continue;
+                }
                 self.on_wire_bytes += payload_bytes(entry.delivery.as_ref());
                 self.sent += 1;
                 self.on_wire += 1;
@@ -524,7 +530,7 @@ impl Outgoing {
     /// Takes everything that another receiver may have instead, in order: what is queued, and QoS 1 messages
     /// that are not acknowledged. A QoS 2 message that was sent belongs to its receiver [MQTT-4.8.2-5].
     pub fn drain_for_others(&mut self) -> impl Iterator<Item = Delivery> {
-        self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce);
+        self.in_flight.retain(|e| e.qos != QoS::ExactlyOnce || !e.sent);
         self.drain()
     }
 }

@@ -16,6 +16,28 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+impl Shard {
+    /// What this shard has not finished, if anything: for tests that wait until all is done. Connections,
+    /// subscriptions and what waits for clients that are away are none of it.
+    #[doc(hidden)]
+    pub fn unfinished(&self) -> Option<&'static str> {
+        let waits =
+            |index: u32| self.sessions.get(index).is_some_and(|s| s.conn.is_some() && !s.outgoing.is_empty());
+        let left = [
+            (self.gate_used || !self.barriers.is_empty(), "gates"),
+            (!self.gated.is_empty(), "acknowledgements behind gates"),
+            (!self.waiting.is_empty() || !self.waiting_gates.is_empty(), "SUBACKs"),
+            (!self.work.is_empty(), "work"),
+            (!self.outputs.is_empty() || !self.dirty.is_empty(), "outputs"),
+            (!self.replays.is_empty() || self.retained.idle() != (0, 0, 0), "replays"),
+            (self.keeper.pending(), "changes to be kept"),
+            (self.keeper.unfinished(), "messages or connections behind records"),
+            (self.sessions.iter().any(|(index, _)| waits(index)), "messages to clients"),
+        ];
+        left.into_iter().find(|(is_left, _)| *is_left).map(|(_, what)| what)
+    }
+}
+
 const CONNS: usize = 6;
 const FILTERS: [&str; 8] = ["a", "a/+", "#", "+/b", "$share/g/a", "$share/h/#", "$SYS/#", "a/b/c"];
 /// The properties of an authentication.

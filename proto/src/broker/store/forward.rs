@@ -34,6 +34,13 @@ pub(in crate::broker) struct Forwards {
     sent: VecDeque<(u64, ShardId, u64, BodyId)>,
 }
 
+impl Forwards {
+    /// Whether none is on its way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.sent.is_empty()
+    }
+}
+
 #[derive(Debug)]
 struct Forward {
     /// The number of the record.

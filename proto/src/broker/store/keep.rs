@@ -328,7 +328,10 @@ impl Shard {
             return;
         }
         let index = self.create_session(String::from(state.client_id), state.username);
+        let run = (self.message_count >> 40) as u32;
         let session = &mut self.sessions[index];
+        // What waits is marked with numbers of shared subscriptions that may be gone: new ones get others.
+        session.last_share = run << 16;
         session.listener = state.listener;
         session.epoch = self.epoch.wrapping_sub(1);
         session.expiry_s = state.expiry_s;
@@ -350,7 +353,8 @@ impl Shard {
             session.will_at = now + Duration::from_secs(will.delay_s.into());
             changed = true;
         }
-        let at = session.expires_at.min(session.will_at);
+        // Not before all shards know who subscribed: a will that is due would miss some.
+        let at = session.expires_at.min(session.will_at).max(now + Duration::from_millis(1));
         self.timers.arm(&mut session.armed, at, Timer::Session(index));
         self.keeper.restoring = Some((id, index));
         if changed {
@@ -379,7 +383,9 @@ impl Shard {
         {
             kept.held.pop_front();
             let Some(delivery) = session.outgoing.delivery(packet_id) else { continue };
-            if conn.write(pool, *now, packet_id, dup, delivery) {
+            // [MQTT-3.3.2-5]
+            let expired = !dup && delivery.message.expires_at() <= *now;
+            if !expired && conn.write(pool, *now, packet_id, dup, delivery) {
                 counters.publish_sent += 1;
                 counters.publish_bytes_sent += delivery.message.payload().len() as u64;
             } else {

@@ -278,6 +278,14 @@ impl Keeper {
         self.emitted > self.stored
     }
 
+    /// Whether something waits for records, or for their way to other shards.
+    pub fn unfinished(&self) -> bool {
+        !self.held.is_empty()
+            || !self.held_conns.is_empty()
+            || !self.forwards.is_empty()
+            || !self.endings.is_empty()
+    }
+
     /// The changes of this turn.
     pub fn take(&mut self) -> Option<Output> {
         let ops = core::mem::take(&mut self.ops);
