@@ -124,10 +124,9 @@ impl Oracle {
     pub(super) fn copies_max(&self, index: usize, number: u32, qos: u8, now: u64) -> u32 {
         let message = self.messages.get(number);
         let session = &self.sessions[index];
-        let mut routed = message.routed();
-        if qos < 2 {
-            routed *= 1 + self.crashes - message.crashes;
-        }
+        let routed = message.routed();
+        // What was sent and is not known to have been is sent anew.
+        let runs = if qos < 2 { 1 + self.crashes - message.crashes } else { 1 };
         let means = |s: &&Subscription| s.means(&message.draft.topic);
         let own = session.subscriptions.iter().filter(means).any(|s| !s.is_shared());
         let shared = session.subscriptions.iter().filter(means).any(|s| s.is_shared());
@@ -136,7 +135,7 @@ impl Oracle {
         let asked =
             session.subscriptions.iter().filter(means).filter(|s| !s.is_shared() && s.handling < 2).count();
         let replays = if message.draft.retain { asked as u32 } else { 0 };
-        routed * u32::from(own) + replays + if shared { routed + ended } else { 0 }
+        runs * (routed * u32::from(own) + replays + if shared { routed + ended } else { 0 })
     }
 
     /// Whether some subscription explains a message, its QoS, its flag and its identifiers.
