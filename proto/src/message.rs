@@ -38,9 +38,25 @@ pub struct Publication<'a> {
     pub id: MessageId,
 }
 
+/// The client that published a message, as far as its rights go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publisher<'a> {
+    /// The listener it came by.
+    pub listener: u16,
+    /// Its client id.
+    pub client_id: &'a str,
+    /// Its user name, if it has one.
+    pub username: Option<&'a str>,
+}
+
 impl Publication<'_> {
     /// Makes a copy that can be kept: one allocation. `scratch` is only a place to build it in.
     pub fn to_message(&self, scratch: &mut Vec<u8>) -> Message {
+        self.to_message_of(None, scratch)
+    }
+
+    /// [`Publication::to_message`], with its publisher if there is one to be remembered.
+    pub fn to_message_of(&self, publisher: Option<Publisher<'_>>, scratch: &mut Vec<u8>) -> Message {
         scratch.clear();
         scratch.reserve(HEAD + self.topic.len() + self.properties.len() + self.payload.len());
         scratch.extend_from_slice(&self.expires_at.micros().to_le_bytes());
@@ -48,15 +64,31 @@ impl Publication<'_> {
         scratch.extend_from_slice(&self.id.origin.to_le_bytes());
         scratch.extend_from_slice(&(self.topic.len() as u16).to_le_bytes());
         scratch.extend_from_slice(&(self.properties.len() as u32).to_le_bytes());
-        scratch.push(self.qos as u8 | u8::from(self.retain) << 2);
+        let flags = u8::from(self.retain) * RETAIN | u8::from(publisher.is_some()) * PUBLISHER;
+        scratch.push(self.qos as u8 | flags);
         scratch.extend_from_slice(self.topic.as_bytes());
         scratch.extend_from_slice(self.properties);
+        if let Some(Publisher { listener, client_id, username }) = publisher {
+            let name = username.unwrap_or_default();
+            scratch.extend_from_slice(&listener.to_le_bytes());
+            scratch.extend_from_slice(&(client_id.len() as u16).to_le_bytes());
+            scratch.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            scratch.push(u8::from(username.is_some()));
+            scratch.extend_from_slice(client_id.as_bytes());
+            scratch.extend_from_slice(name.as_bytes());
+        }
         scratch.extend_from_slice(self.payload);
         Message(Arc::from(scratch.as_slice()))
     }
 }
 
 const HEAD: usize = 25;
+/// Flags of its last byte, beside the QoS.
+const RETAIN: u8 = 4;
+/// Between properties and payload stands who published it.
+const PUBLISHER: u8 = 8;
+/// What precedes the names of a publisher.
+const PUBLISHER_HEAD: usize = 7;
 
 /// A message that is kept. Cloning it counts a reference.
 ///
@@ -98,9 +130,31 @@ impl Message {
         HEAD + usize::from(u16::from_le_bytes(self.number(18)))
     }
 
+    fn properties_end(&self) -> usize {
+        self.properties_at() + u32::from_le_bytes(self.number(20)) as usize
+    }
+
     /// Where the payload begins in [`Message::bytes`].
     pub fn payload_at(&self) -> usize {
-        self.properties_at() + u32::from_le_bytes(self.number(20)) as usize
+        let at = self.properties_end();
+        if self.0[24] & PUBLISHER == 0 {
+            return at;
+        }
+        let len = |field| usize::from(u16::from_le_bytes(self.number(at + field)));
+        at + PUBLISHER_HEAD + len(2) + len(4)
+    }
+
+    /// Who published it, where that is remembered.
+    pub fn publisher(&self) -> Option<Publisher<'_>> {
+        if self.0[24] & PUBLISHER == 0 {
+            return None;
+        }
+        let at = self.properties_end();
+        let listener = u16::from_le_bytes(self.number(at));
+        let names = core::str::from_utf8(self.0.get(at + PUBLISHER_HEAD..self.payload_at())?).ok()?;
+        let (client_id, name) = names.split_at_checked(u16::from_le_bytes(self.number(at + 2)).into())?;
+        let username = (self.0[at + 6] == 1).then_some(name);
+        Some(Publisher { listener, client_id, username })
     }
 
     /// The quality of service it was published with.
@@ -110,10 +164,10 @@ impl Message {
 
     /// Whether it was published to be retained.
     pub fn retain(&self) -> bool {
-        self.0[24] & 4 != 0
+        self.0[24] & RETAIN != 0
     }
 
-    /// The whole block: a head of our own, topic, properties, payload.
+    /// The whole block: a head of our own, topic, properties, publisher if it is remembered, payload.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -132,10 +186,14 @@ impl Message {
             return None;
         }
         let message = Message(Arc::from(all));
-        QoS::from_u8(message.0[24] & 3).filter(|_| message.0[24] < 8)?;
+        QoS::from_u8(message.0[24] & 3).filter(|_| message.0[24] < 2 * PUBLISHER)?;
         core::str::from_utf8(message.0.get(HEAD..message.properties_at())?).ok()?;
-        let properties = message.0.get(message.properties_at()..message.payload_at())?;
+        let properties = message.0.get(message.properties_at()..message.properties_end())?;
         Properties::validate(properties, PropertyContext::Packet(PacketType::Publish)).ok()?;
+        if message.0[24] & PUBLISHER != 0 {
+            message.0.get(message.properties_end()..message.payload_at())?;
+            message.publisher()?;
+        }
         Some(message)
     }
 
@@ -151,7 +209,7 @@ impl Message {
 
     /// The encoded properties, as in [`Publication::properties`].
     pub fn properties(&self) -> &[u8] {
-        &self.0[self.properties_at()..self.payload_at()]
+        &self.0[self.properties_at()..self.properties_end()]
     }
 
     /// The payload.
@@ -214,6 +272,22 @@ mod tests {
         assert_eq!((back.topic, back.qos, back.retain), ("a/b", QoS::ExactlyOnce, true));
         assert_eq!((back.properties, back.payload), (&[1, 1][..], &b"payload"[..]));
         assert_eq!((back.expires_at, back.id), (publication.expires_at, publication.id));
+        assert_eq!(message.publisher(), None);
+        for username in [None, Some(""), Some("usér")] {
+            let publisher = Publisher { listener: 3, client_id: "clïent", username };
+            let message = publication.to_message_of(Some(publisher), &mut Vec::new());
+            assert_eq!(message.publisher(), Some(publisher));
+            let back = message.as_publication();
+            assert_eq!((back.topic, back.qos, back.retain), ("a/b", QoS::ExactlyOnce, true));
+            assert_eq!((back.properties, back.payload), (&[1, 1][..], &b"payload"[..]));
+            let bytes = message.bytes_after_expiry();
+            let read =
+                Message::from_bytes_after_expiry(Instant::NEVER, bytes).map(|m| m.bytes()[8..].to_vec());
+            assert_eq!(read.as_deref(), Some(bytes));
+            for end in 0..bytes.len() - publication.payload.len() {
+                assert_eq!(Message::from_bytes_after_expiry(Instant::NEVER, &bytes[..end]), None, "{end}");
+            }
+        }
         let empty = Message::new("t", b"", QoS::AtMostOnce, false);
         assert_eq!((empty.topic(), empty.payload(), empty.properties()), ("t", &[][..], &[][..]));
         assert_eq!(empty.expires_at(), Instant::NEVER);

@@ -5,7 +5,8 @@ use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use hikyaku_proto::broker::{
     Authentication, Config, ConnId, Input, Listener, Output, Placement, Revoked, Shard, Verdict,
 };
-use hikyaku_proto::codec::ReasonCode;
+use hikyaku_proto::codec::{QoS, ReasonCode};
+use hikyaku_proto::message::Message;
 use hikyaku_proto::time::Instant;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -117,7 +118,11 @@ impl Broker {
     }
 
     fn configure(&mut self, listeners: Vec<Listener>) {
-        self.config = Arc::new(Config { listeners, sys_interval_s: 0, ..Config::default() });
+        self.configure_with(Config { listeners, sys_interval_s: 0, ..Config::default() });
+    }
+
+    fn configure_with(&mut self, config: Config) {
+        self.config = Arc::new(config);
         for shard in 0..self.shards.len() {
             self.input(shard, Input::Configured(self.config.clone()));
         }
@@ -201,6 +206,55 @@ fn rights_filter_publish_delivery_replay_and_shares() {
         assert_eq!(broker.take(other), []);
         broker.send(bob, &publish(0x30, "a/s", "1"));
         assert_eq!(broker.take(other), publish(0x30, "a/s", "1"));
+    }
+}
+
+#[test]
+fn what_is_retained_is_sent_while_its_publisher_may_publish_it() {
+    let rules = |access| {
+        let own = vec![rule(Who::Pattern, access, "t/%c"), rule(user("ann"), access, "u/#")];
+        vec![with_rights(own), with_rights(vec![rule(Who::Pattern, Access::Read, "#")])]
+    };
+    for shards in [1, 3] {
+        for check in [true, false] {
+            let mut broker = Broker::new(shards, rules(Access::ReadWrite));
+            let configure = |broker: &mut Broker, access| {
+                broker.configure_with(Config {
+                    listeners: rules(access),
+                    check_retain_source: check,
+                    sys_interval_s: 0,
+                    ..Config::default()
+                });
+            };
+            configure(&mut broker, Access::ReadWrite);
+            let ann = broker.client(0, "a", Some("ann"));
+            broker.send(ann, &publish(0x31, "t/a", "1"));
+            broker.send(ann, &publish(0x31, "u/a", "2"));
+            // The broker's own word needs no right.
+            let message = Message::new("x", b"3", QoS::AtMostOnce, true);
+            broker.input(0, Input::Publish { message });
+            let seen = |broker: &mut Broker, name: &str| {
+                let reader = broker.client(1, name, None);
+                ["t/+", "u/a", "x"].map(|filter| {
+                    assert_eq!(broker.subscribe(reader, filter), 1);
+                    broker.take(reader)
+                })
+            };
+            let all = [publish(0x31, "t/a", "1"), publish(0x31, "u/a", "2"), publish(0x31, "x", "3")];
+            assert_eq!(seen(&mut broker, "early"), all);
+            // Gone, and its rights with it: by client id and by user name alike.
+            broker.send(ann, &[0xE0, 0]);
+            configure(&mut broker, Access::Read);
+            let [t, u, x] = all.clone();
+            assert_eq!(
+                seen(&mut broker, "late"),
+                if check { [vec![], vec![], x] } else { [t, u, x] },
+                "{shards} shards, checked: {check}"
+            );
+            // Nothing is lost: the right comes back.
+            configure(&mut broker, Access::ReadWrite);
+            assert_eq!(seen(&mut broker, "again"), all);
+        }
     }
 }
 

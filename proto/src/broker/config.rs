@@ -71,6 +71,8 @@ pub struct Config {
     pub output_stall_s: u16,
     /// Whether retained messages are kept.
     pub retain_available: bool,
+    /// Whether a retained message is only sent while its publisher, who is kept with it, may publish to its topic.
+    pub check_retain_source: bool,
     /// How often `$SYS` is published, in seconds; 0 never.
     pub sys_interval_s: u16,
     /// What `$SYS/broker/version` says.
@@ -109,6 +111,7 @@ impl Default for Config {
             output_hard_bytes: 4 << 20,
             output_stall_s: 30,
             retain_available: true,
+            check_retain_source: true,
             sys_interval_s: 10,
             version: String::from(concat!("hikyaku version ", env!("CARGO_PKG_VERSION"))),
             auto_id_prefix: String::from("auto-"),

@@ -22,6 +22,8 @@ pub(super) enum Denial {
     Will,
     Subscribe,
     Receive,
+    /// To be heard by those who subscribe now, with what it published to be retained.
+    Source,
     /// A CONNECT, for who the client is.
     Login,
     /// A CONNECT, for what it asks.
@@ -42,13 +44,20 @@ pub(super) enum Denial {
 
 const KINDS: usize = Denial::Rate as usize + 1;
 /// What one may not, of the kinds that are about topics.
-const ACTIONS: [&str; 4] = ["publish to", "publish its will to", "subscribe to", "receive from"];
+const ACTIONS: [&str; 5] = [
+    "publish to",
+    "publish its will to",
+    "subscribe to",
+    "receive from",
+    "publish any more what is retained for",
+];
 /// Many of each kind.
 const MANY: [&str; KINDS] = [
     "Denials to publish",
     "Denials of wills",
     "Denials to subscribe",
     "Denials to receive",
+    "Retained messages of clients that may not publish any more",
     "Failed logins",
     "Refused clients",
     "Connections without CONNECT",

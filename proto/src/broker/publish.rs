@@ -12,6 +12,7 @@ use super::io::{ConnId, ShardId};
 use super::memory::Memory;
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
+use super::session::Session;
 use super::store::StoreOp;
 use super::sys::{Dropped, Refused};
 use super::{FAN_SLICE, SLICE, Shard, Work};
@@ -354,7 +355,7 @@ impl Shard {
         let nobody = route.len() == 0 && route.peers == 0 && !route.own;
         let mut kept = None;
         let once = qos == QoS::ExactlyOnce && self.sessions[session].kept.is_some();
-        let elsewhere = self.send_elsewhere(&publication, &route, once, &mut kept);
+        let elsewhere = self.send_elsewhere(&publication, session, &route, once, &mut kept);
         let mut gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
         let mut ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));
         // A PUBACK follows the message to its own publisher, a PUBREC precedes it, as clients have it from brokers
@@ -450,7 +451,7 @@ impl Shard {
         let mut route = self.route.take().unwrap_or_default();
         self.build_route(&mut route, publication.topic, publisher);
         let mut kept = None;
-        self.send_elsewhere(&publication, &route, true, &mut kept);
+        self.send_elsewhere(&publication, publisher, &route, true, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
         // Others may publish to the topic next.
         if publisher != NO_SESSION {
@@ -584,10 +585,11 @@ impl Shard {
     }
 
     /// Everything but the local sessions: the retained store, other shards, shared subscriptions.
-    /// True if other shards were told.
+    /// True if other shards were told. `publisher` is a session, or [`NO_SESSION`].
     fn send_elsewhere(
         &mut self,
         publication: &Publication<'_>,
+        publisher: u32,
         route: &Route,
         once: bool,
         kept: &mut Option<Message>,
@@ -595,7 +597,10 @@ impl Shard {
         let mut told = false;
         // [MQTT-3.3.1-5], [MQTT-3.3.1-8]
         if publication.retain {
-            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            let session = self.sessions.get(publisher).filter(|_| self.config.check_retain_source);
+            let publisher = session.map(Session::as_publisher);
+            let message = publication.to_message_of(publisher, &mut self.bytes);
+            *kept = Some(message.clone());
             let home = self.placement.shard(publication.topic.as_bytes());
             if home == self.id {
                 self.store_retained(message);

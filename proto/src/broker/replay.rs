@@ -10,12 +10,13 @@ use super::conn::Pause;
 use super::denial::Denial;
 use super::io::ShardId;
 use super::peer::{PeerMessage, ReplayKey, SessionKey};
-use super::publish::{Qos0, Subscription, session_subscriber};
+use super::publish::{Qos0, Subscription, may_publish, session_subscriber};
+use super::rights::Subject;
 use super::subscribe::REPLAYS_MAX;
 use super::sweep::Sweep;
 use super::{SLICE, Shard, Work};
 use crate::codec::QoS;
-use crate::message::{Message, MessageId, Publication};
+use crate::message::{Message, MessageId, Publication, Publisher};
 use crate::session::{Delivery, SubscriptionIds};
 use crate::table::{HashKey, Slab};
 use crate::time::Instant;
@@ -355,6 +356,13 @@ impl Shard {
         if !self.config.rights(session.listener).may_receive(session.subject(), message.topic()) {
             self.log_session_denial(Denial::Receive, index, message.topic());
             return;
+        }
+        if let Some(publisher) = message.publisher().filter(|_| self.config.check_retain_source) {
+            let Publisher { listener, client_id, username } = publisher;
+            let subject = Subject { client_id, username };
+            if !may_publish(self.config.rights(listener), subject, message.topic()) {
+                return self.log_denial(Denial::Source, listener, subject, message.topic());
+            }
         }
         let qos = self.config.delivered_qos(message.qos(), subscription.qos); // [MQTT-3.8.4-8]
         let mut ids = SubscriptionIds::None;

@@ -12,7 +12,7 @@ use super::store::{HEAD, Held, Keeper, StoreOp};
 use super::sys::Dropped;
 use super::timer::Timer;
 use crate::codec::PacketType;
-use crate::message::Message;
+use crate::message::{Message, Publisher};
 use crate::session::{Delivery, Incoming, Link, Outgoing, Rest, ToSend, Window};
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -68,6 +68,11 @@ pub(super) struct Session {
 impl Session {
     pub fn subject(&self) -> Subject<'_> {
         Subject { client_id: &self.client_id, username: self.username.as_deref() }
+    }
+
+    pub fn as_publisher(&self) -> Publisher<'_> {
+        let Subject { client_id, username } = self.subject();
+        Publisher { listener: self.listener, client_id, username }
     }
 
     pub fn key(&self, index: u32) -> SessionKey {

@@ -39,6 +39,12 @@ pub(super) struct Head {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredMessage<'a> {
     pub id: u64,
+    /// The client id of its publisher; empty if no client published it.
+    pub source: &'a [u8],
+    /// Empty if there is none, or the version has none.
+    pub username: &'a [u8],
+    /// Of the listener that the publisher came by.
+    pub listener_port: u16,
     pub topic: &'a [u8],
     pub payload: &'a [u8],
     /// With their length before them; empty if there are none.
@@ -181,8 +187,8 @@ impl<'a> Chunks<'a> {
             2 if old => {
                 // Of 1.5.6 and 1.5.7 the length has the client id in it twice: the end is where the fields say.
                 fields.end = self.bytes.len();
-                let (message, source) = fields.old_message(self.version)?;
-                if fields.at != end && fields.at.checked_add(source) != Some(end) {
+                let message = fields.old_message(self.version)?;
+                if fields.at != end && fields.at.checked_add(message.source.len()) != Some(end) {
                     return Err(Damage { at, what: "the length of this chunk is not that of what is in it" });
                 }
                 fields.end = fields.at;
@@ -320,20 +326,27 @@ impl<'a> Fields<'a> {
         Ok(Head { at_end })
     }
 
-    /// A message, and how long its publisher's client id is.
-    fn old_message(&mut self, version: u32) -> Result<(StoredMessage<'a>, usize)> {
+    fn old_message(&mut self, version: u32) -> Result<StoredMessage<'a>> {
         let id = self.u64()?;
-        let source = self.text()?.len();
-        if version >= 4 {
-            self.text()?;
-            self.u16()?;
-        }
+        let source = self.text()?;
+        let (username, listener_port) =
+            if version >= 4 { (self.text()?, self.u16()?) } else { Default::default() };
         self.take(4)?;
         let topic = self.text()?;
         let (qos, retain) = (self.qos()?, self.flag()?);
         let payload = self.payload()?;
-        let message = StoredMessage { id, topic, payload, properties: &[], qos, retain, expires_at: 0 };
-        Ok((message, source))
+        Ok(StoredMessage {
+            id,
+            source,
+            username,
+            listener_port,
+            topic,
+            payload,
+            properties: &[],
+            qos,
+            retain,
+            expires_at: 0,
+        })
     }
 
     fn payload(&mut self) -> Result<&'a [u8]> {
@@ -349,19 +362,30 @@ impl<'a> Fields<'a> {
         let mut fixed = Fields { bytes: self.bytes, at: self.at, end: self.end };
         self.take(MESSAGE)?;
         let (id, expires_at) = (fixed.u64()?, fixed.time()?);
-        let (payload_len, _) = (fixed.u32()? as usize, fixed.u16()?);
+        let (payload_len, listener_port) = (fixed.u32()? as usize, fixed.u16()?);
         let (source, username, topic) = (fixed.u16()?, fixed.u16()?, fixed.u16()?);
         fixed.u16()?;
         let (qos, retain) = (fixed.qos()?, fixed.flag()?);
         if payload_len > PAYLOAD_MAX {
             return Err(Damage { at: fixed.at, what: "no payload is so long" });
         }
-        self.take(source.into())?;
-        self.take(username.into())?;
+        let source = self.take(source.into())?;
+        let username = self.take(username.into())?;
         let topic = self.take(topic.into())?;
         let payload = self.take(payload_len)?;
         let properties = self.rest()?;
-        Ok(StoredMessage { id, topic, payload, properties, qos, retain, expires_at })
+        Ok(StoredMessage {
+            id,
+            source,
+            username,
+            listener_port,
+            topic,
+            payload,
+            properties,
+            qos,
+            retain,
+            expires_at,
+        })
     }
 
     fn old_client_message(&mut self) -> Result<ClientMessage<'a>> {

@@ -4,6 +4,7 @@ use super::chunk::{Chunk, Chunks};
 use super::translate::{Database, Terms};
 use super::*;
 use hikyaku_proto::broker::store::StoreOp;
+use hikyaku_proto::message::Publisher;
 use hikyaku_proto::time::Instant;
 use std::convert::Infallible;
 
@@ -180,6 +181,29 @@ fn names_that_mosquitto_made_up_bind_nobody() {
     let pairs: Vec<_> = pairs.into_iter().map(|(id, user)| (id.to_owned(), user.to_owned())).collect();
     assert_eq!(owners(FILES[3]), (pairs.clone(), 1));
     assert_eq!(owners(FILES[4]), (pairs, 0));
+}
+
+#[test]
+fn who_published_what_is_retained_is_taken_over() {
+    for bytes in FILES {
+        let (_, ops) = translate(bytes, MADE_S, u32::MAX).unwrap();
+        for op in &ops {
+            let StoreOp::Retain { message, .. } = op else { continue };
+            let client_id = if message.topic() == "v5/all" { "post5" } else { "post" };
+            let publisher = Publisher { listener: 0, client_id, username: None };
+            assert_eq!(message.publisher(), Some(publisher), "{message:?}");
+        }
+    }
+    // Of a user, by the second listener.
+    let named = chunk(
+        2,
+        &[&1u64.to_be_bytes(), &[0; 8], &[0, 0, 0, 1, 7, 91, 0, 1, 0, 3, 0, 1, 0, 0], &[1, 1], b"cannax"],
+    );
+    let file = file(6, &[chunk(1, &[&[0; 8], &[0, 8], &[0; 6]]), named, chunk(4, &[&1u64.to_be_bytes()])]);
+    let (_, ops) = translate(&file, MADE_S, u32::MAX).unwrap();
+    let [StoreOp::Retain { message, .. }] = &ops[..] else { panic!("{ops:?}") };
+    let publisher = Publisher { listener: 1, client_id: "c", username: Some("ann") };
+    assert_eq!((message.publisher(), message.topic(), message.payload()), (Some(publisher), "a", &b"x"[..]));
 }
 
 /// A chunk of version 5 or 6.

@@ -12,7 +12,7 @@ use hikyaku_proto::broker::{Placement, ShardId};
 use hikyaku_proto::codec::{
     PacketType, Properties, Property, PropertyContext, QoS, SubscribeOptions, VARINT_MAX, read_varint,
 };
-use hikyaku_proto::message::{Message, MessageId, Publication};
+use hikyaku_proto::message::{Message, MessageId, Publication, Publisher};
 use hikyaku_proto::session::{Delivery, SubscriptionIds};
 use hikyaku_proto::time::Instant;
 use hikyaku_proto::topic::{TopicFilter, TopicName, separators};
@@ -241,6 +241,11 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
         separators(topic) > self.terms.separators_max.into()
     }
 
+    /// The listener with a port, or else the first.
+    fn listener(&self, port: u16) -> u16 {
+        self.terms.ports.iter().position(|p| *p == Some(port)).unwrap_or(0) as u16
+    }
+
     fn slot(&self, name: &str) -> u16 {
         self.terms.placement.slot(name.as_bytes()) as u16
     }
@@ -254,11 +259,10 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
                 Some((expiry_s, expires_at)) => {
                     let name = self.next();
                     let id = SessionId { slot: self.slot(client_id), origin: name.origin, count: name.count };
-                    let listener = self.terms.ports.iter().position(|p| *p == Some(client.listener_port));
                     let state = Box::new(SessionState {
                         client_id: client_id.into(),
                         username: username.map(Box::from),
-                        listener: listener.unwrap_or(0) as u16,
+                        listener: self.listener(client.listener_port),
                         expiry_s,
                         expires_at,
                         will: None,
@@ -465,10 +469,19 @@ impl<'a, E, F: FnMut(StoreOp) -> Result<(), E>> Translator<'_, 'a, F> {
             expires_at: expires_at.map_or(Instant::NEVER, |at| self.moment(at)),
             id: self.next(),
         };
-        let message = publication.to_message(&mut self.scratch);
+        let message = publication.to_message_of(self.publisher(stored), &mut self.scratch);
         // One very large message need not keep its memory.
         self.scratch.shrink_to(1 << 20);
         Ok(Body { message, expired })
+    }
+
+    /// Who published a message that is retained, if that is known.
+    fn publisher(&self, stored: &StoredMessage<'a>) -> Option<Publisher<'a>> {
+        let client_id =
+            std::str::from_utf8(stored.source).ok().filter(|id| stored.retain && !id.is_empty())?;
+        let username = std::str::from_utf8(stored.username).ok()?;
+        let username = Some(username).filter(|name| !name.is_empty());
+        Some(Publisher { listener: self.listener(stored.listener_port), client_id, username })
     }
 }
 

@@ -331,12 +331,13 @@ pub(super) const OPTIONS: &[Spec] = &[
         "Whether QoS 0 messages wait for clients that are away and whose sessions stay, as those of QoS 1 and 2 do and within \
          the same limits.",
     ),
-    Spec::without_effect(
+    Spec::supported(
         "check_retain_source",
         Global,
-        ANY_BOOL,
-        "false",
-        "who published a retained message is not remembered; the rights of who receives it are checked at delivery",
+        Takes::Bool(|draft, on| draft.core.check_retain_source = on),
+        "true",
+        "Whether a retained message is sent to those who subscribe only while its publisher may publish to its topic. \
+         Who that was (client id, user name, listener) is kept with the message.",
     ),
     Spec::without_effect(
         "retain_expiry_interval",
