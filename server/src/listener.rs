@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A bound socket, not yet watched.
@@ -261,6 +262,9 @@ pub(crate) struct Doors {
     doors: Vec<Door>,
     /// Where to go on, so that no door waits for another.
     next: usize,
+    /// While it is set who comes waits.
+    hold: Arc<AtomicBool>,
+    held_since: Option<Instant>,
     /// Nothing can be accepted before this moment, or before someone leaves.
     starved_until: Option<Instant>,
     /// That has been said.
@@ -286,6 +290,11 @@ pub(crate) struct Accepted {
 /// How long to wait for descriptors or memory to be freed by someone else.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How often to look whether newcomers still have to wait, and how long that may take: files that cannot be read
+/// must not close the doors.
+const HOLD_LOOK: Duration = Duration::from_millis(1);
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
 /// Connections given up by their peers that are skipped at once.
 const ABORTED_MAX: usize = 64;
 
@@ -293,6 +302,7 @@ impl Doors {
     /// Watches `bound`; events come for `token` of their places.
     pub(crate) fn open(
         bound: Vec<Bound>,
+        hold: Arc<AtomicBool>,
         registry: &mio::Registry,
         token: impl Fn(usize) -> mio::Token,
     ) -> io::Result<Self> {
@@ -300,7 +310,7 @@ impl Doors {
         for (i, door) in doors.iter_mut().enumerate() {
             registry.register(door.bound.socket.source(), token(i), mio::Interest::READABLE)?;
         }
-        Ok(Doors { doors, ..Doors::default() })
+        Ok(Doors { doors, hold, ..Doors::default() })
     }
 
     /// Someone knocked.
@@ -324,6 +334,10 @@ impl Doors {
     /// Lets the next one in, if someone waits and there is room.
     pub(crate) fn accept(&mut self, now: Instant, refusals: &mut Refusals) -> Option<Accepted> {
         if self.starved_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        if self.is_held(now) {
+            self.starved_until = Some(now + HOLD_LOOK);
             return None;
         }
         for _ in 0..self.doors.len() + ABORTED_MAX {
@@ -361,6 +375,14 @@ impl Doors {
         None
     }
 
+    fn is_held(&mut self, now: Instant) -> bool {
+        if !self.hold.load(Ordering::Relaxed) {
+            self.held_since = None;
+            return false;
+        }
+        now < *self.held_since.get_or_insert(now) + HOLD_MAX
+    }
+
     fn pending(&self) -> Option<usize> {
         let n = self.doors.len();
         (0..n).map(|i| (self.next + i) % n).find(|&i| self.doors[i].pending)
@@ -390,4 +412,36 @@ impl Doors {
 fn is_of_one_connection(e: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied, TimedOut};
     matches!(e.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Counts;
+
+    #[test]
+    fn who_comes_during_a_reload_waits_but_not_for_ever() {
+        let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+        let settings = ListenerSettings { endpoint, ..ListenerSettings::default() };
+        let bound = bind(&settings, 0, &Counts::new(1).of(0), Vec::new()).unwrap();
+        let address = bound[0].address.unwrap();
+        let (poll, hold) = (mio::Poll::new().unwrap(), Arc::<AtomicBool>::default());
+        let mut doors = Doors::open(bound, Arc::clone(&hold), poll.registry(), mio::Token).unwrap();
+        let mut now = Instant::from_secs(9);
+        let comes_in = |doors: &mut Doors, now| doors.accept(now, &mut Refusals::default()).is_some();
+        for reload in 0..2 {
+            // A connection is in the system's queue as soon as its client has it.
+            let clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+            doors.on_event(0);
+            hold.store(true, Ordering::Relaxed);
+            assert!(!comes_in(&mut doors, now), "{reload}");
+            now = now + HOLD_MAX - HOLD_LOOK;
+            assert!(!comes_in(&mut doors, now), "{reload}");
+            now = now + HOLD_LOOK;
+            assert!(comes_in(&mut doors, now), "a second is enough");
+            hold.store(false, Ordering::Relaxed);
+            assert!(comes_in(&mut doors, now) && !comes_in(&mut doors, now));
+            drop(clients);
+        }
+    }
 }

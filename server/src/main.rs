@@ -23,6 +23,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use systemd::Notifier;
 
@@ -246,6 +247,10 @@ fn start(
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
         Inbox::open(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
+    // Set by the signal itself, before anyone can notice that it was sent.
+    let hold = Arc::<AtomicBool>::default();
+    signal_hook::flag::register(SIGHUP, Arc::clone(&hold))
+        .map_err(|e| format!("Signals cannot be watched: {e}."))?;
     // A file that may not grow any more is an error of that file, and no reason to die.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     if settings.listeners.iter().any(|l| l.local_only_default) {
@@ -254,6 +259,7 @@ fn start(
     let Files { certificates, security, watch } = files;
     let mut options = Options::from_settings(&settings, security);
     options.certificates = Some(certificates);
+    options.hold = Arc::clone(&hold);
     let bindings = Bindings::inherit(options, sockets)?;
     for listener in &settings.listeners {
         log::info!("{}", listener.describe());
@@ -262,7 +268,7 @@ fn start(
     give_up_root(settings.user.as_deref(), logger, pid_file.as_ref())?;
     let server = bindings.start()?;
     let (status, run, remote) = (status(&settings), run.clone(), server.remote());
-    let mut reload = Reload { run, settings, watch, logger, remote, notifier: notifier.clone() };
+    let mut reload = Reload { run, settings, watch, logger, remote, hold, notifier: notifier.clone() };
     std::thread::spawn(move || reload.watch(signals));
     log::info!("hikyaku version {VERSION} running");
     notifier.ready(&status);
@@ -357,6 +363,8 @@ struct Reload {
     watch: Watch,
     logger: &'static Logger,
     remote: Remote,
+    /// While it is set newcomers wait.
+    hold: Arc<AtomicBool>,
     notifier: Notifier,
 }
 
@@ -379,6 +387,7 @@ impl Reload {
                     SIGHUP => {
                         self.notifier.reloading();
                         self.reload();
+                        self.hold.store(false, Ordering::Relaxed);
                         self.notifier.ready(&status(&self.settings));
                     }
                     _ if asked => std::process::exit(FAILURE.into()),

@@ -18,6 +18,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -45,6 +46,9 @@ pub struct Options {
     /// Without `certificates`, a file to which the secrets of TLS connections are appended, for debugging:
     /// whoever has them reads along.
     pub tls_keylog: Option<PathBuf>,
+    /// While this is set, by whoever is about to call [`Remote::configure`], new connections wait: what they will meet is
+    /// settled then. A second at most.
+    pub hold: Arc<AtomicBool>,
 }
 
 impl Default for Options {
@@ -60,6 +64,7 @@ impl Default for Options {
             certificates: None,
             persistence: PersistenceSettings::default(),
             tls_keylog: None,
+            hold: Arc::default(),
         }
     }
 }
@@ -114,6 +119,7 @@ pub struct Bindings {
     counts: Counts,
     budget: Budget,
     pending_connections: Option<u32>,
+    hold: Arc<AtomicBool>,
     gates: Gates,
     workers: u16,
     config: Config,
@@ -174,6 +180,7 @@ impl Bindings {
             counts,
             budget,
             pending_connections,
+            hold: options.hold,
             gates,
             workers,
             config,
@@ -201,7 +208,7 @@ impl Server {
     }
 
     fn run(bindings: Bindings) -> Result<Server, StartError> {
-        let Bindings { bound, counts, budget, pending_connections, .. } = bindings;
+        let Bindings { bound, counts, budget, pending_connections, hold, .. } = bindings;
         let Bindings { gates, workers, config, security, persistence, .. } = bindings;
         let local_addrs = bound.iter().filter_map(|b| b.address).collect();
         let (clock, gates) = (Clock::start(), Arc::new(gates));
@@ -247,6 +254,7 @@ impl Server {
             census,
             budget,
             pending_connections,
+            hold,
             clock,
             store,
         };

@@ -30,6 +30,7 @@ use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What a worker is made of that can fail to be made.
@@ -52,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) budget: Budget,
     /// How many connections without CONNECT there may be.
     pub(crate) pending_connections: Option<u32>,
+    /// While it is set nobody is accepted.
+    pub(crate) hold: Arc<AtomicBool>,
     pub(crate) clock: Clock,
     /// Where what must be kept goes, if anything is kept.
     pub(crate) store: Option<Sender<Batch>>,
@@ -122,9 +125,9 @@ impl Worker {
     pub(crate) fn new(seat: Seat, bound: Vec<Bound>, common: Common) -> io::Result<Self> {
         let Seat { shard, poll, mailbox } = seat;
         let Common { gates, config, security, hasher, placement, letterboxes, .. } = common;
-        let Common { census, budget, pending_connections, clock, store, .. } = common;
+        let Common { census, budget, pending_connections, hold, clock, store, .. } = common;
         let id = shard.id();
-        let doors = Doors::open(bound, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
+        let doors = Doors::open(bound, hold, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
         let connect_timeout = Duration::from_secs(config.connect_timeout_s.into());
         Ok(Worker {
             id,
