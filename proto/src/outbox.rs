@@ -20,12 +20,19 @@ struct Shared {
 }
 
 /// Bytes waiting for a transport.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     head: usize,
     shared: VecDeque<Shared>,
     shared_bytes: usize,
+}
+
+impl core::fmt::Debug for Outbox {
+    /// Leaves the bytes out: a client's may be those of a password.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Outbox({} bytes)", self.len())
+    }
 }
 
 impl Outbox {

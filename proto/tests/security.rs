@@ -4,9 +4,13 @@ mod common;
 
 use common::{Rig, both, quiet};
 use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
-use hikyaku_proto::broker::{Config, Listener};
-use hikyaku_proto::codec::{DecodeError, EncodeError, Frame, Packet, Version};
+use hikyaku_proto::broker::{Config, ConnId, Input, Listener, Verdict};
+use hikyaku_proto::client::{self, Client};
+use hikyaku_proto::codec::{
+    DecodeError, EncodeError, Frame, Framer, Packet, PropertiesBuf, Property, Version,
+};
 use hikyaku_proto::table::HashKey;
+use hikyaku_proto::time::Instant;
 use hikyaku_proto::topic::{TopicFilter, TopicName, Tree, Trie};
 use std::sync::Arc;
 
@@ -72,7 +76,26 @@ fn what_is_printed_holds_no_secrets() {
     let Ok(packet @ Packet::Connect(_)) = Packet::decode(Version::V5, frame) else { panic!("no CONNECT") };
     let Packet::Connect(read) = packet else { return };
     assert_eq!(read.password, Some(&b"word"[..]));
-    let printed = format!("{packet:?} {packet:#?}");
+    // Neither what it came in, nor what it is sent in.
+    let conn = ConnId { index: 0, generation: 0 };
+    let received = Input::Received { conn, bytes: connect };
+    let mut framer = Framer::default();
+    framer.next(&connect[..connect.len() - 1], 100).unwrap();
+    let data = b"hidden".to_vec();
+    let verdicts =
+        [Verdict::Success { username: None, data: Some(data.clone()) }, Verdict::Continue { data }];
+    let mut options = client::Options::new(Version::V5, "c");
+    (options.username, options.password) = (Some("u".into()), Some(b"word".to_vec()));
+    let mut client = Client::new(options);
+    client.transport_up(Instant::ZERO);
+    assert!(client.outbox().len() > 20);
+    let mut buf = PropertiesBuf::default();
+    buf.push(Property::AuthenticationData(b"hidden"));
+    let iterated = read.properties.iter();
+    let printed = format!(
+        "{packet:?} {packet:#?} {frame:?} {received:?} {framer:?} {verdicts:?} {client:?} {:?} {buf:?} {iterated:?}",
+        client.outbox()
+    );
     assert!(printed.contains("\"u\"") && printed.contains("AuthenticationMethod(\"M\")"), "{printed}");
     for secret in ["word", "hidden", "secret"] {
         let bytes = format!("{:?}", secret.as_bytes());

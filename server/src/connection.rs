@@ -5,7 +5,6 @@ use crate::transport::Transport;
 use hikyaku_proto::broker::ConnId;
 
 /// One connection. Idle, it holds no heap.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) transport: Transport,
     /// Set until the CONNECT is there and the home shard takes over.
@@ -29,6 +28,17 @@ pub(crate) struct Connection {
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 48 || cfg!(debug_assertions));
+
+impl std::fmt::Debug for Connection {
+    /// Leaves what was read out, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("transport", &self.transport)
+            .field("guest", &self.guest)
+            .field("kept_bytes", &self.kept.len())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Connection {
     pub(crate) fn new(transport: Transport, guest: Box<Guest>) -> Self {

@@ -7,11 +7,11 @@
 use hikyaku_proto::broker::ConnId;
 use hikyaku_proto::time::Instant;
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What is known of a connection before its CONNECT, and what it has sent.
-#[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) listener: u16,
     pub(crate) peer: Option<SocketAddr>,
@@ -23,6 +23,18 @@ pub(crate) struct Guest {
     pub(crate) since: Instant,
     /// What the lobby counts for it.
     pub(crate) held: usize,
+}
+
+impl fmt::Debug for Guest {
+    /// Leaves what it has sent out, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Guest { listener, peer, identity, since, received, .. } = self;
+        write!(
+            f,
+            "Guest({peer:?}, {identity:?}, listener {listener}, since {since:?}, {} bytes)",
+            received.len()
+        )
+    }
 }
 
 /// The guests in order of arrival.
@@ -115,6 +127,15 @@ mod tests {
 
     fn conn(index: u32) -> ConnId {
         ConnId { index, generation: 0 }
+    }
+
+    #[test]
+    fn a_guest_that_is_printed_holds_nothing_it_sent() {
+        let received = b"\x10\x20 with a secret".to_vec();
+        let (peer, identity, entropy) = (None, None, [7; 16]);
+        let guest = Guest { listener: 0, peer, identity, entropy, received, since: Instant::ZERO, held: 16 };
+        let printed = format!("{guest:?} {guest:#?}");
+        assert!(printed.contains("16 bytes") && !printed.contains("7, 7") && !printed.contains("16, 32"));
     }
 
     #[test]

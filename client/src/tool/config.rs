@@ -11,6 +11,7 @@ use crate::{
 use hikyaku_proto::topic::{TopicFilter, TopicName};
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -24,6 +25,15 @@ pub(super) enum Payload {
     Stdin,
     Lines,
     Empty,
+}
+
+/// A password, which nobody reads in a printout.
+pub(super) struct Secret(pub Vec<u8>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 #[derive(Debug)]
@@ -79,7 +89,7 @@ pub(super) struct Config {
     pub will_qos: QoS,
     pub will_retain: bool,
     pub username: Option<String>,
-    pub password: Option<Vec<u8>>,
+    pub password: Option<Secret>,
     pub scram: bool,
     pub ca_file: Option<PathBuf>,
     pub ca_path: Option<PathBuf>,
@@ -435,7 +445,7 @@ impl Config {
             Id::Client => self.client_id = Some(text(value, name)?),
             Id::Prefix => self.id_prefix = Some(text(value, name)?),
             Id::Username => self.username = Some(text(value, name)?),
-            Id::Password => self.password = Some(value.into_vec()),
+            Id::Password => self.password = Some(Secret(value.into_vec())),
             Id::CaFile => self.ca_file = Some(value.into()),
             Id::CaPath => self.ca_path = Some(value.into()),
             Id::Cert => self.cert = Some(value.into()),
@@ -496,7 +506,7 @@ impl Config {
             self.username = address.username;
         }
         if let Some(password) = address.password {
-            self.password = Some(password.into_bytes());
+            self.password = Some(Secret(password.into_bytes()));
         }
         self.add_topic(address.topic.unwrap_or_default())
     }
@@ -669,6 +679,18 @@ mod tests {
             Ok(()) => Ok(config),
             Err(Failure::Usage(text)) => Err(text),
             Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_config_that_is_printed_holds_no_password() {
+        for line in ["-L mqtts://me:secret@host/a -m x", "-h host -t a -m x -u me -P secret"] {
+            let config = read(Tool::Pub, line).unwrap();
+            assert_eq!(config.password.as_ref().unwrap().0, b"secret");
+            let printed = format!("{config:?} {config:#?}");
+            let bytes = format!("{:?}", b"secret");
+            assert!(printed.contains("\"me\"") && printed.contains("***"), "{printed}");
+            assert!(!printed.contains("secret") && !printed.contains(&bytes), "{printed}");
         }
     }
 

@@ -136,7 +136,7 @@ pub(super) fn connector(config: &Config, reconnect: Reconnect) -> Result<Connect
         .map_err(|e| failure(&e, config.version))?
         .behavior(behavior);
     if let (true, Some(username), Some(password)) = (config.scram, &config.username, &config.password) {
-        connector = connector.scram(username, password).map_err(|e| failure(&e, config.version))?;
+        connector = connector.scram(username, &password.0).map_err(|e| failure(&e, config.version))?;
     }
     if let Some(bind) = &config.bind {
         connector = connector.bind(local_address(bind)?);
@@ -226,7 +226,7 @@ fn options(config: &Config) -> Result<Options, Failure> {
         session_expiry_s: config.session_expiry_s.unwrap_or(0),
         keep_alive_s: config.keep_alive_s,
         username: config.username.clone(),
-        password: config.password.clone(),
+        password: config.password.as_ref().map(|secret| secret.0.clone()),
         will,
         // So that not more come than are shown.
         receive_maximum: few.unwrap_or(20),

@@ -4,11 +4,13 @@ use crate::broker::peer::PeerMessage;
 use crate::codec::{ReasonCode, Version};
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::unseen::Unseen;
 use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 use core::net::SocketAddr;
 
 use super::config::Config;
@@ -34,7 +36,7 @@ pub struct ConnId {
 }
 
 /// What the authentication of a client, or a step of it, came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The client is who it says. `username` replaces the name it gave, where something else (a
     /// certificate, an authentication method) names it. In a re-authentication it has to be the name the client
@@ -60,7 +62,6 @@ pub enum Verdict {
 pub const AUTH_ROUNDS_MAX: u8 = 16;
 
 /// One thing that happened outside. Every variant is handled in bounded time.
-#[derive(Debug)]
 pub enum Input<'a> {
     /// A connection was accepted; its first packet has not been handled.
     Opened {
@@ -263,9 +264,56 @@ pub struct Authenticate {
     pub data: Option<Vec<u8>>,
 }
 
-impl core::fmt::Debug for Authenticate {
+impl fmt::Debug for Verdict {
+    /// Leaves the authentication data out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Success { username, data } => f
+                .debug_struct("Success")
+                .field("username", username)
+                .field("data", &data.as_deref().map(Unseen))
+                .finish(),
+            Verdict::Continue { data } => write!(f, "Continue({:?})", Unseen(data)),
+            Verdict::Failure(reason) => f.debug_tuple("Failure").field(reason).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Input<'_> {
+    /// Leaves bytes that were received out, which may be those of a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The random numbers are not for others.
+            Input::Opened { conn, listener, peer, identity, .. } => {
+                write!(f, "Opened({conn:?}, listener {listener}, {peer:?}, {identity:?})")
+            }
+            Input::Received { conn, bytes } => write!(f, "Received({conn:?}, {:?})", Unseen(bytes)),
+            Input::Written { conn, bytes } => write!(f, "Written({conn:?}, {bytes})"),
+            Input::Closed { conn } => write!(f, "Closed({conn:?})"),
+            Input::Authenticated { conn, verdict } => write!(f, "Authenticated({conn:?}, {verdict:?})"),
+            Input::Publish { message } => write!(f, "Publish({message:?})"),
+            Input::Peer { from, message } => write!(f, "Peer({from}, {message:?})"),
+            Input::Stored { upto } => write!(f, "Stored({upto})"),
+            Input::StoreFailed(failed) => write!(f, "StoreFailed({failed})"),
+            Input::Loaded(loaded) => write!(f, "Loaded({loaded:?})"),
+            Input::Restore(op) => write!(f, "Restore({op:?})"),
+            Input::Redeliver { message, share, to, shards } => {
+                write!(f, "Redeliver({message:?}, {share:?}, to {to} of {shards})")
+            }
+            Input::Configured(_) => f.write_str("Configured"),
+            Input::Elsewhere(holdings) => write!(f, "Elsewhere({holdings:?})"),
+            Input::Memory(bytes) => write!(f, "Memory({bytes})"),
+            Input::TurnedAway(connections) => write!(f, "TurnedAway({connections})"),
+            Input::Revoked(revoked) => write!(f, "Revoked({revoked:?})"),
+            Input::Shutdown => f.write_str("Shutdown"),
+            Input::Timeout => f.write_str("Timeout"),
+        }
+    }
+}
+
+impl fmt::Debug for Authenticate {
     /// Leaves the password and the authentication data out.
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authenticate")
             .field("conn", &self.conn)
             .field("step", &self.step)

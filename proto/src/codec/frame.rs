@@ -3,13 +3,15 @@
 //! Whole packets are borrowed from the input. Only the cut tail of one packet is ever copied; its buffer grows
 //! with the bytes that arrive, never with the length a peer promises, and is freed with the packet.
 
+use crate::unseen::Unseen;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::wire::read_varint;
 use super::{DecodeError, PacketType, ReasonCode, Version};
 
 /// One packet, not looked into yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The first byte: packet type and flags.
     pub first: u8,
@@ -52,6 +54,13 @@ impl<'a> Frame<'a> {
     }
 }
 
+impl fmt::Debug for Frame<'_> {
+    /// Leaves the bytes out, which may be those of a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({:02x}, {:?})", self.first, Unseen(self.raw))
+    }
+}
+
 /// What a [`Framer`] made of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step<'a> {
@@ -65,11 +74,18 @@ pub struct Step<'a> {
 ///
 /// Call [`Framer::next`] with what was read, then again with what the step left over, until it gives no frame.
 /// After an error the stream has lost its packet boundaries and must be closed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Framer {
     tail: Vec<u8>,
     // The packet in `tail` was complete and has been given out.
     given: bool,
+}
+
+impl fmt::Debug for Framer {
+    /// Leaves the bytes out, which may be those of a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Framer({:?})", Unseen(&self.tail))
+    }
 }
 
 impl Framer {

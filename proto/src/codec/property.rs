@@ -492,8 +492,15 @@ impl Property<'_> {
 }
 
 /// Properties being put together.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct PropertiesBuf(Vec<u8>);
+
+impl fmt::Debug for PropertiesBuf {
+    /// As [`Properties`]: leaves the authentication data out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_properties().fmt(f)
+    }
+}
 
 impl PropertiesBuf {
     /// Appends a property, or leaves it out when it cannot be encoded: a string that is too long or has a null

@@ -138,9 +138,16 @@ pub(super) fn put_packet_id(packet_id: u16, out: &mut Vec<u8>) -> Result<(), Enc
 }
 
 /// A cursor over the body of a packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reader<'a> {
     rest: &'a [u8],
+}
+
+impl core::fmt::Debug for Reader<'_> {
+    /// Leaves the bytes out, which may be those of a password.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Reader({:?})", crate::unseen::Unseen(self.rest))
+    }
 }
 
 impl<'a> Reader<'a> {

@@ -6,6 +6,7 @@ use hikyaku::auth::{
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::num::{IntErrorKind, NonZeroU32};
@@ -46,12 +47,26 @@ const MISMATCH: u8 = 2;
 const TEXT_MAX: usize = 65_535;
 
 /// What to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Task {
     Help,
     Set { create: bool, file: PathBuf, user: Vec<u8>, password: Option<Zeroizing<Vec<u8>>>, scheme: Scheme },
     Delete { file: PathBuf, user: Vec<u8> },
     Update { file: PathBuf, scheme: Scheme },
+}
+
+impl fmt::Debug for Task {
+    /// Leaves the password out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, file, user, password) = match self {
+            Task::Help => return f.write_str("Help"),
+            Task::Set { file, user, password, .. } => ("Set", file, user.as_slice(), password.is_some()),
+            Task::Delete { file, user } => ("Delete", file, user.as_slice(), false),
+            Task::Update { file, .. } => ("Update", file, &[][..], false),
+        };
+        let password = if password { " with ***" } else { "" };
+        write!(f, "{name}({} of {}{password})", user.escape_ascii(), file.display())
+    }
 }
 
 /// What to print, and the exit code.
@@ -302,7 +317,7 @@ fn corrupt(line: usize) -> Failed {
     (format!("Error: Corrupt password file at line {line}.\n"), FAILURE)
 }
 
-fn failed(what: impl std::fmt::Display, cause: impl std::fmt::Display) -> Failed {
+fn failed(what: impl fmt::Display, cause: impl fmt::Display) -> Failed {
     (format!("Error: {what}. {cause}.\n"), FAILURE)
 }
 
@@ -476,6 +491,14 @@ mod tests {
 
     fn parsed(args: &str) -> Result<Task, String> {
         parse(args.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn a_task_that_is_printed_holds_no_password() {
+        let task = parsed("-b f ann secret").unwrap();
+        assert_eq!(format!("{task:?} {task:#?}"), "Set(ann of f with ***) Set(ann of f with ***)");
+        let others = ["f ann", "-D f ann", "-U f", "--help"].map(|args| parsed(args).unwrap());
+        assert_eq!(format!("{others:?}"), "[Set(ann of f), Delete(ann of f), Update( of f), Help]");
     }
 
     #[test]
