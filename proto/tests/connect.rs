@@ -116,6 +116,27 @@ fn keep_alive_is_one_and_a_half_times() {
 }
 
 #[test]
+fn who_has_no_keep_alive_is_watched_by_its_transport() {
+    let watched = |rig: &mut Rig, packets: &str, answer: &str| {
+        rig.run(&format!("a> CONNECT {packets}\n a< {answer}"));
+        let seconds = rig.pipe("a").watched_s;
+        rig.run("a!");
+        seconds
+    };
+    let mut rig = Rig::new(2, 0, Config { unreachable_s: 40, ..quiet() });
+    for version in ["", "v5"] {
+        assert_eq!(watched(&mut rig, &format!("a clean {version}"), "CONNACK 0"), 40);
+        assert_eq!(watched(&mut rig, &format!("a clean {version} ka=1"), "CONNACK 0"), 0);
+    }
+    // It counts which one holds.
+    rig.configure(Config { unreachable_s: 50, max_keepalive_s: 10, ..quiet() });
+    assert_eq!(watched(&mut rig, "a clean v5", "CONNACK 0 ka=10"), 0);
+    assert_eq!(watched(&mut rig, "a clean", "CONNACK 0"), 50);
+    rig.configure(Config { unreachable_s: 0, ..quiet() });
+    assert_eq!(watched(&mut rig, "a clean", "CONNACK 0"), 0);
+}
+
+#[test]
 fn the_longest_keep_alive_is_told() {
     let config = Config { max_keepalive_s: 60, ..quiet() };
     Rig::new(1, 0, config).run(

@@ -71,7 +71,7 @@ impl Broker {
                 Output::Authenticate(question) => {
                     self.questions.push(format!("{:?} {}", question.username, question.client_id));
                 }
-                Output::PauseReads(_) | Output::ResumeReads(_) => {}
+                Output::PauseReads(_) | Output::ResumeReads(_) | Output::Watch { .. } => {}
                 Output::Store { .. } => unreachable!("nothing is kept"),
             }
             busy.push_front(at);

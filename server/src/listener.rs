@@ -418,6 +418,7 @@ fn is_of_one_connection(e: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::admission::Counts;
+    use rustix::io::Errno;
 
     #[test]
     fn who_comes_during_a_reload_waits_but_not_for_ever() {
@@ -443,5 +444,18 @@ mod tests {
             assert!(comes_in(&mut doors, now) && !comes_in(&mut doors, now));
             drop(clients);
         }
+    }
+
+    #[test]
+    fn a_family_of_addresses_that_is_not_there_is_absent() {
+        let error = |errno: Errno| io::Error::from(errno);
+        assert!(is_absent(&error(Errno::AFNOSUPPORT)) && is_absent(&error(Errno::ADDRNOTAVAIL)));
+        assert!(!is_absent(&error(Errno::ADDRINUSE)) && !is_absent(&error(Errno::ACCESS)));
+        // One that is there stays, whatever the others are.
+        let addresses = vec![([127, 0, 0, 1], 0).into(), ([192, 0, 2, 1], 0).into()];
+        let settings = ListenerSettings { endpoint: Endpoint::Tcp { addresses }, ..Default::default() };
+        let bound = bind(&settings, 0, &Counts::new(1).of(0), Vec::new()).unwrap();
+        assert!(bound.len() == 1 && bound[0].name.starts_with("127.0.0.1:"));
+        assert!(try_addresses(&settings).is_ok());
     }
 }

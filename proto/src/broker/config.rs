@@ -33,6 +33,9 @@ pub struct Config {
     pub queue_qos0_messages: bool,
     /// The longest keep alive granted, in seconds; 0 grants any.
     pub max_keepalive_s: u16,
+    /// How long a client without keep alive may be out of reach, in seconds, as [`Output::Watch`](super::Output::Watch) tells
+    /// the driver; 0 leaves that to the transport.
+    pub unreachable_s: u16,
     /// The largest payload passed on, in bytes.
     pub message_size_limit: u32,
     /// Whether a message is delivered with the QoS of the subscription though its own is lower; no standard
@@ -93,6 +96,7 @@ impl Default for Config {
             max_stored_bytes: u64::MAX,
             queue_qos0_messages: false,
             max_keepalive_s: 0,
+            unreachable_s: 300,
             message_size_limit: u32::MAX,
             upgrade_outgoing_qos: false,
             max_topic_alias: 10,

@@ -351,6 +351,9 @@ impl Shard {
             link.keep_alive_s,
             UserText(", ", session.username.as_deref(), ""),
         );
+        if link.keep_alive_s == 0 && config.unreachable_s > 0 {
+            self.outputs.push_back(Output::Watch { conn: id, unreachable_s: config.unreachable_s });
+        }
         self.arm_alive(id.index);
         self.counters.clients_connected += 1;
         let mut properties = PropertiesBuf::default();

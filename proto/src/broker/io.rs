@@ -206,6 +206,15 @@ pub enum Output {
         /// What is still to be written, the goodbye at its end.
         last: Outbox,
     },
+    /// The client has been let in and has no keep alive: only the transport can find out that it is gone. It is to ask
+    /// by itself, and to break when nothing was heard for so long (TCP: keepalive and `TCP_USER_TIMEOUT`). Said once,
+    /// if [`Config::unreachable_s`] is not 0.
+    Watch {
+        /// The connection.
+        conn: ConnId,
+        /// How long the client may be out of reach, in seconds.
+        unreachable_s: u16,
+    },
     /// Ask who the client is; answer with [`Input::Authenticated`]. A connection has at most one unanswered.
     Authenticate(Box<Authenticate>),
     /// Keep these, in order, and say so by [`Input::Stored`]. Only after [`Shard::keep`](super::Shard::keep_from).

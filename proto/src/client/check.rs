@@ -309,6 +309,7 @@ impl World {
                     }
                     Output::PauseReads(id) => self.set_paused(id, true),
                     Output::ResumeReads(id) => self.set_paused(id, false),
+                    Output::Watch { .. } => {}
                     Output::Close { conn: id, last } => {
                         if let Some(End { conn: Some(conn), .. }) = self.end_of(id).map(|e| &mut self.ends[e])
                         {

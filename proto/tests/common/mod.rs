@@ -60,6 +60,8 @@ pub struct Pipe {
     pub up: VecDeque<u8>,
     cut: bool,
     pub paused: bool,
+    /// What the transport was told to watch for, or 0.
+    pub watched_s: u16,
     /// Everything the client read.
     pub down: Vec<u8>,
     framer: Framer,
@@ -243,6 +245,7 @@ impl Rig {
             up: first.iter().copied().collect(),
             cut: false,
             paused: false,
+            watched_s: 0,
             down: Vec::new(),
             framer: Framer::default(),
             news: Vec::new(),
@@ -534,6 +537,7 @@ impl Rig {
             }
             Output::PauseReads(id) => self.with(shard, id, |p| p.paused = true),
             Output::ResumeReads(id) => self.with(shard, id, |p| p.paused = false),
+            Output::Watch { conn, unreachable_s } => self.with(shard, conn, |p| p.watched_s = unreachable_s),
             Output::Authenticate(ask) => self.asked.push(*ask),
             Output::Store { upto, ops } => self.disk.take(shard as u16, upto, ops, self.now),
             Output::Close { conn, last } => {

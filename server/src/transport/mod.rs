@@ -29,6 +29,7 @@ use layered::Layered;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How many slices one write takes.
 const SLICES: usize = 64;
@@ -185,6 +186,13 @@ impl Transport {
     /// Ends the watch: another poll takes the transport over.
     pub(crate) fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()> {
         self.socket().deregister(registry)
+    }
+
+    /// Lets the system break the connection when nothing of the peer, nor of its system, was heard for so long.
+    pub(crate) fn watch_peer(&mut self, unreachable: Duration) {
+        if let Err(e) = self.socket().watch_peer(unreachable) {
+            log::debug!("A client without keep alive is not watched: {e}.");
+        }
     }
 
     fn socket(&mut self) -> &mut Socket {

@@ -2,8 +2,12 @@
 
 use super::{Received, Sent};
 use mio::Interest;
+use socket2::{SockRef, TcpKeepalive};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A connected, non-blocking socket.
 #[derive(Debug)]
@@ -66,6 +70,24 @@ impl Socket {
             #[cfg(unix)]
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
+    }
+
+    /// Ends the connection when the peer has not answered for `unreachable`, whether or not it was sent something: halfway
+    /// through the system begins to ask, five times in all.
+    pub(super) fn watch_peer(&self, unreachable: Duration) -> io::Result<()> {
+        let socket = match self {
+            Socket::Tcp(stream) => SockRef::from(stream),
+            // Its peer is on this machine: that it is gone is known at once.
+            #[cfg(unix)]
+            Socket::Unix(_) => return Ok(()),
+        };
+        let (first, next) = ((unreachable / 2).max(SECOND), (unreachable / 10).max(SECOND));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(first).with_interval(next))?;
+        // What was sent and not acknowledged is otherwise sent again for a quarter of an hour. With it the number of
+        // probes does not count: the time does.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket.set_tcp_user_timeout(Some(unreachable))?;
+        Ok(())
     }
 
     pub(super) fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()> {

@@ -432,6 +432,11 @@ impl Worker {
                         }
                     }
                 }
+                Output::Watch { conn, unreachable_s } => {
+                    if let Some(connection) = self.connections.get_mut(conn) {
+                        connection.transport.watch_peer(Duration::from_secs(unreachable_s.into()));
+                    }
+                }
                 Output::Close { conn, last } => self.close(now, conn, &last),
                 Output::Authenticate(question) => self.authenticate(*question),
                 Output::Peer { to, message } => {

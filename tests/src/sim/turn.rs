@@ -102,6 +102,8 @@ impl World {
                         self.list(conn);
                     }
                 }
+                // Here the transport always tells.
+                Output::Watch { .. } => {}
                 Output::Close { conn, last } => {
                     if let Some(conn) = self.conn_of(conn) {
                         self.close_by_broker(conn, &last);

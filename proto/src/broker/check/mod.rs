@@ -368,6 +368,9 @@ impl Rig {
                 }
                 Output::PauseReads(id) => self.pipes[id.index as usize].paused = true,
                 Output::ResumeReads(id) => self.pipes[id.index as usize].paused = false,
+                Output::Watch { conn, unreachable_s } => {
+                    assert!(self.pipes[conn.index as usize].id == conn && unreachable_s > 0);
+                }
                 Output::Close { conn, last } => {
                     let bytes: Vec<u8> = last.chunks().flatten().copied().collect();
                     self.read(conn.index as usize, &bytes);

@@ -115,6 +115,22 @@ pub(super) const OPTIONS: &[Spec] = &[
         "The longest keep alive granted, in seconds. 5.0 clients are told to use it. Others \
          with a longer one are refused; those with none are let in.",
     ),
+    Spec::own(
+        "tcp_user_timeout",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: 65535,
+            message: "",
+            set: |draft, n| draft.core.unreachable_s = n as u16,
+        },
+        "300",
+        "How long a TCP client that asked for no keep alive may be out of reach before its connection is closed, in seconds: \
+         the system asks for it (from half that time on) and waits no longer for its acknowledgements (TCP_USER_TIMEOUT on \
+         Linux). Of others the keep alive says that they are gone. Without it the system would take ten minutes for one that is \
+         sent nothing and a quarter of an hour for one that is, and its messages and will would wait as long; much less would \
+         cut clients whose network pauses. 0 is what the system does by itself. Holds for clients that connect from then on.",
+    ),
     Spec::supported(
         "max_connections",
         ListenerOrDefault,
