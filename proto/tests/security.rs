@@ -52,6 +52,42 @@ fn an_alias_gives_no_right() {
     );
 }
 
+/// What may be in a packet any number of times, by the standard.
+#[test]
+fn a_packet_has_as_many_user_properties_as_it_may() {
+    let config = Config { max_user_properties: 2, ..quiet() };
+    let mut rig = Rig::new(2, 0, config.clone());
+    for (name, properties) in [("a", " up=a up=b up=c"), ("w", " will=w,x,up=a,up=b,up=c")] {
+        rig.run(&format!("{name}> CONNECT {name} v5 clean{properties}\n {name}< CONNACK 0x97; CLOSED"));
+    }
+    rig.run("s> CONNECT s clean v5; SUBSCRIBE id=1 up=a up=b #\n s< CONNACK 0; SUBACK 1 0");
+    rig.run("a> CONNECT a v5 clean up=a up=b will=w,gone,up=a,up=b\n a< CONNACK 0");
+    for packet in ["SUBSCRIBE id=1 t", "UNSUBSCRIBE id=1 t", "DISCONNECT 0"] {
+        // The will is sent, as after all that is not accepted.
+        rig.run(&format!(
+            "a> {packet} up=a up=b up=c\n a< DISCONNECT 0x97; CLOSED\n s< PUBLISH w gone up=a up=b"
+        ));
+        rig.run("a> CONNECT a v5 clean will=w,gone,up=a,up=b\n a< CONNACK 0");
+    }
+    // The alias of a message that is refused is known all the same [MQTT-3.3.2-12].
+    rig.run(
+        "a> PUBLISH t 1 up=a up=b up=c alias=1; PUBLISH - 2 up=a ct=x up=b alias=1; PUBLISH t 3 up=a up=b q2 id=3
+         s< PUBLISH t 2 up=a ct=x up=b; PUBLISH t 3 up=a up=b
+         a< PUBREC 3",
+    );
+    // What is known is acknowledged, whatever holds by now.
+    rig.configure(Config { max_user_properties: 1, ..config });
+    rig.run(
+        "a> PUBLISH t 3 up=a up=b q2 id=3 dup; PUBLISH t 4 up=a up=b q2 id=4; PUBREL 3
+         a< PUBREC 3; PUBREC 4 0x97; PUBCOMP 3",
+    );
+    // By default a thousand.
+    let (many, more) = ("up=a ".repeat(1000), "up=a ".repeat(1001));
+    let mut rig = Rig::new(1, 0, quiet());
+    rig.run(&format!("a> CONNECT a v5 clean; PUBLISH t x q1 id=1 {many}; PUBLISH t x q1 id=2 {more}"));
+    rig.run("a< CONNACK 0; PUBACK 1 0x10; PUBACK 2 0x97");
+}
+
 #[test]
 fn half_a_packet_keeps_nobody_alive() {
     both(

@@ -17,12 +17,19 @@ pub(crate) enum Refusal {
     Full,
     /// Its page may not connect, or comes without TLS.
     Web,
+    /// It has not said who it is.
+    Late,
 }
 
-const KINDS: usize = Refusal::Web as usize + 1;
+const KINDS: usize = Refusal::Late as usize + 1;
 /// Many of each kind.
-const MANY: [&str; KINDS] =
-    ["Clients of another protocol", "Failures of TLS", "Connections beyond the limits", "Refused web pages"];
+const MANY: [&str; KINDS] = [
+    "Clients of another protocol",
+    "Failures of TLS",
+    "Connections beyond the limits",
+    "Refused web pages",
+    "Connections without CONNECT in time",
+];
 const EVERY: Duration = Duration::from_secs(1);
 
 /// When each kind may be said again, and how often it was not.
@@ -42,7 +49,7 @@ impl Refusals {
         listener: Option<&str>,
         why: &dyn Display,
     ) {
-        if matches!(kind, Refusal::Full) {
+        if matches!(kind, Refusal::Full | Refusal::Late) {
             self.turned_away += 1;
         }
         match &mut self.kinds[kind as usize] {

@@ -49,6 +49,8 @@ pub struct Config {
     pub max_publish_rate: u32,
     /// The most `/` a topic name or filter may have.
     pub max_topic_separators: u16,
+    /// How many user properties a packet, or a will, may have; `u32::MAX` is any number.
+    pub max_user_properties: u32,
     /// How many subscriptions a session may have.
     pub max_subscriptions: u32,
     /// How many sessions there may be in all shards; `u32::MAX` is no limit. Shards know of each other's by
@@ -103,6 +105,7 @@ impl Default for Config {
             max_topic_alias_broker: 10,
             max_publish_rate: 0,
             max_topic_separators: 200,
+            max_user_properties: 1000,
             max_subscriptions: 100_000,
             max_sessions: u32::MAX,
             max_retained_messages: u64::MAX,

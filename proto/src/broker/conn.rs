@@ -4,6 +4,7 @@ use super::connect::Request;
 use super::denial::{Denial, Name};
 use super::exchange::Exchange;
 use super::io::{ConnId, Output};
+use super::limits::{CROWDED, properties_of};
 use super::memory::PARTIAL_MAX;
 use super::mount::Mount;
 use super::publish::Route;
@@ -262,6 +263,9 @@ impl Shard {
                     }
                 }
                 Err(error) => {
+                    if error.reason == ReasonCode::PacketTooLarge {
+                        self.counters.refuse(Refused::Connection);
+                    }
                     self.close_for(id, None, &error);
                     break Flow::Closed;
                 }
@@ -325,6 +329,9 @@ impl Shard {
                 return Flow::Closed;
             }
         };
+        if self.config.is_crowded(properties_of(&packet)) {
+            return self.fail_for_limit(id, ReasonCode::QuotaExceeded, CROWDED);
+        }
         if phase != Phase::Running {
             return match packet {
                 Packet::Connect(connect) if phase == Phase::New => self.on_connect(id, &connect),
@@ -369,7 +376,13 @@ impl Shard {
         let hard = self.config.output_hard_bytes.max(2 * self.config.max_packet_size as usize);
         match self.conn(id) {
             Some(conn) if conn.blocked && conn.link.outbox.len() > hard => {
+                let (session, known) = (conn.session, conn.paused & Pause::Output as u16 != 0);
                 self.pause(id, Pause::Output);
+                if !known {
+                    self.counters.refuse(Refused::Output);
+                    let what = "it is not read, as it does not read what it is sent ('output_hard_limit')";
+                    self.log_limit(Denial::Output, session, what);
+                }
                 Flow::Pause
             }
             _ => Flow::Continue,
@@ -428,6 +441,13 @@ impl Shard {
         }
         self.close(id, Cause::Peer(reason, what));
         Flow::Closed
+    }
+
+    /// As [`Shard::fail`], of a client that exceeds a limit.
+    #[cold]
+    pub(super) fn fail_for_limit(&mut self, id: ConnId, reason: ReasonCode, what: &'static str) -> Flow {
+        self.counters.refuse(Refused::Connection);
+        self.fail(id, reason, what)
     }
 
     pub(super) fn close_for(&mut self, id: ConnId, frame: Option<Frame<'_>>, error: &DecodeError) {
@@ -550,6 +570,11 @@ impl Shard {
         let Some(conn) = self.conns[index as usize].as_ref() else { return };
         let (deadline, cause) = self.alive_deadline(conn);
         if deadline <= self.now {
+            if matches!(cause, Cause::Silent(_)) {
+                self.counters.refuse(Refused::Connection);
+                let what = "there is no CONNECT in time ('connect_timeout')";
+                self.log_refusal(id, Denial::Stranger, None, (ReasonCode::MaximumConnectTime, what));
+            }
             self.close(id, cause);
         } else {
             self.arm_alive(index);
@@ -570,7 +595,13 @@ impl Shard {
         let (id, deadline) = (conn.id(index), conn.progress_at + stall);
         if deadline <= *now {
             self.counters.refuse(Refused::Connection);
-            self.close(id, Cause::Peer(ReasonCode::QuotaExceeded, "the client takes no output"));
+            self.close(
+                id,
+                Cause::Peer(
+                    ReasonCode::QuotaExceeded,
+                    "the client took nothing for as long as 'output_stall_timeout'",
+                ),
+            );
         } else {
             timers.arm(&mut conn.stalled_armed, deadline, Timer::Stalled(index));
         }

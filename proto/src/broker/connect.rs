@@ -157,6 +157,7 @@ impl Shard {
             Err(refusal) => return self.refuse(id, Some(who), refusal),
         };
         if let Some(refusal) = self.beyond_limits(listener, connect) {
+            self.counters.refuse(Refused::Connection);
             return self.refuse(id, Some(who), refusal);
         }
         // In 3.x a clean session ends with its connection, any other never does.

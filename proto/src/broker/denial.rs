@@ -40,9 +40,13 @@ pub(super) enum Denial {
     Retain,
     /// To read on, for the rate of messages.
     Rate,
+    /// A packet, for a limit that it exceeds.
+    Limit,
+    /// To read on, for what is not read in turn.
+    Output,
 }
 
-const KINDS: usize = Denial::Rate as usize + 1;
+const KINDS: usize = Denial::Output as usize + 1;
 /// What one may not, of the kinds that are about topics.
 const ACTIONS: [&str; 5] = [
     "publish to",
@@ -66,6 +70,8 @@ const MANY: [&str; KINDS] = [
     "Refusals while memory is short",
     "Messages not retained",
     "Pauses of clients that publish too fast",
+    "Packets beyond limits",
+    "Pauses of clients that do not read",
 ];
 const EVERY: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::config::Config;
-use crate::codec::{Connect, QoS, ReasonCode, Version};
+use crate::codec::{Connect, Packet, Properties, QoS, ReasonCode, Version};
 
 /// The limits of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,34 @@ impl AcceptedVersions {
     }
 }
 
+/// What a user property takes at least: its identifier and the lengths of two texts.
+const USER_PROPERTY_BYTES: usize = 5;
+/// What is said of a packet that [is crowded](Config::is_crowded).
+pub(super) const CROWDED: &str = "it has more user properties than 'max_user_properties' allows";
+
+/// The properties of a packet that a client sends when it is connected, but for a PUBLISH.
+pub(super) fn properties_of<'a>(packet: &Packet<'a>) -> &'a [u8] {
+    let properties = match packet {
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            ack.properties
+        }
+        Packet::Subscribe(subscribe) => subscribe.properties,
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.properties,
+        Packet::Disconnect(disconnect) => disconnect.properties,
+        Packet::Auth(auth) => auth.properties,
+        _ => Properties::EMPTY,
+    };
+    properties.raw()
+}
+
 impl Config {
+    /// Whether properties that were checked have more user properties than may be.
+    pub(super) fn is_crowded(&self, properties: &[u8]) -> bool {
+        let most = self.max_user_properties as usize;
+        properties.len() / USER_PROPERTY_BYTES > most
+            && Properties::known(properties).user_properties().count() > most
+    }
+
     /// The limits of a listener; one that is not there has none of its own.
     pub(super) fn limits(&self, listener: u16) -> &ListenerLimits {
         self.listeners.get(usize::from(listener)).map_or(&ListenerLimits::NONE, |l| &l.limits)
@@ -95,6 +122,10 @@ impl Shard {
         if connect.client_id.is_empty() && !limits.allow_zero_length_clientid {
             // [MQTT-3.1.3-6]: a server may let clients in without an id, and need not.
             return Some((ReasonCode::ClientIdentifierNotValid, "the client identifier is empty"));
+        }
+        let will = connect.will.map_or(Properties::EMPTY, |will| will.properties);
+        if [connect.properties, will].iter().any(|properties| self.config.is_crowded(properties.raw())) {
+            return Some((ReasonCode::QuotaExceeded, CROWDED));
         }
         if connect.will.is_some_and(|will| will.qos > limits.max_qos) {
             // [MQTT-3.2.2-12]

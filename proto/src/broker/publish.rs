@@ -9,6 +9,7 @@ use super::config::Config;
 use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
 use super::io::{ConnId, ShardId};
+use super::limits::CROWDED;
 use super::memory::Memory;
 use super::peer::PeerMessage;
 use super::rights::{Rights, Subject};
@@ -25,7 +26,6 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use log::debug;
 
 /// How many acknowledgements of one connection may wait for gates before it is not read.
 pub(super) const PENDING_ACKS_MAX: usize = 1024;
@@ -223,6 +223,9 @@ impl Shard {
                 match conn.link.resolve_alias(publish.topic, alias, max_alias) {
                     Ok(topic) if publish.topic.is_empty() => aliased.push_str(topic),
                     Ok(_) => {}
+                    Err(reason) if alias > max_alias => {
+                        return self.fail_for_limit(id, reason, "a topic alias above 'max_topic_alias'");
+                    }
                     Err(reason) => return self.fail(id, reason, "the topic alias is not one"),
                 }
             }
@@ -270,7 +273,8 @@ impl Shard {
         let (session, v5) = (conn.session, conn.link.version.is_v5());
         let max_qos = self.config.limits(conn.listener).max_qos;
         if qos > max_qos {
-            return self.fail(id, ReasonCode::QoSNotSupported, "a QoS above the highest allowed"); // [MQTT-3.2.2-11]
+            // [MQTT-3.2.2-11]
+            return self.fail_for_limit(id, ReasonCode::QoSNotSupported, "a QoS above the highest allowed");
         }
         let mut route = conn.route.take().unwrap_or_default();
         if qos != QoS::AtMostOnce {
@@ -280,11 +284,8 @@ impl Shard {
             // against the client: that is what `Pause::Gates` is for.
             let unreleased = usize::from(conn.link.unreleased);
             if v5 && !known && unreleased >= receive_maximum {
-                return self.fail(
-                    id,
-                    ReasonCode::ReceiveMaximumExceeded,
-                    "more messages in flight than allowed",
-                );
+                let what = "more messages in flight than 'max_inflight_messages' allows";
+                return self.fail_for_limit(id, ReasonCode::ReceiveMaximumExceeded, what);
             }
             if known {
                 // [MQTT-4.3.3-10]: it was routed when it came first.
@@ -307,16 +308,22 @@ impl Shard {
             return self.fail(id, ReasonCode::RetainNotSupported, "retained messages are switched off");
         }
         if publication.payload.len() > self.config.message_size_limit as usize {
-            debug!("Dropped a PUBLISH of {} bytes.", publication.payload.len());
+            self.counters.refuse(Refused::Publish);
+            let what = "a message is dropped, its payload is larger than 'message_size_limit' allows";
+            self.log_limit(Denial::Limit, session, what);
             let reason = if v5 { ReasonCode::ImplementationSpecificError } else { ReasonCode::Success };
             if let Some(conn) = self.conn(id) {
                 conn.route = Some(route);
             }
             return self.acknowledge(id, 0, kind, packet_id, reason);
         }
+        if self.config.is_crowded(publication.properties) {
+            return self.refuse_publish(id, route, (kind, packet_id), (Denial::Limit, CROWDED));
+        }
         if !self.route_holds(&route, publication.topic) {
             if separators(publication.topic) > usize::from(self.config.max_topic_separators) {
-                return self.fail(id, ReasonCode::MalformedPacket, "the topic has too many levels");
+                let what = "the topic has more levels than 'max_topic_separators' allows";
+                return self.fail_for_limit(id, ReasonCode::MalformedPacket, what);
             }
             if publication.topic.len() > TOPIC_BYTES_MAX {
                 return self.fail(
@@ -341,7 +348,8 @@ impl Shard {
         let somewhere = route.len() > 0 || route.peers != 0;
         let retains = publication.retain && !publication.payload.is_empty();
         if qos != QoS::AtMostOnce && (somewhere || retains) && self.is_short_of_memory() {
-            return self.refuse_publish(id, route, kind, packet_id);
+            let what = "a message is refused, memory is short ('memory_limit')";
+            return self.refuse_publish(id, route, (kind, packet_id), (Denial::Memory, what));
         }
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
@@ -395,17 +403,23 @@ impl Shard {
         }
     }
 
-    /// Refuses a message because memory is short.
+    /// Refuses a message for a limit.
     #[cold]
-    fn refuse_publish(&mut self, id: ConnId, route: Box<Route>, kind: PacketType, packet_id: u16) -> Flow {
+    fn refuse_publish(
+        &mut self,
+        id: ConnId,
+        route: Box<Route>,
+        (kind, packet_id): (PacketType, u16),
+        (denial, what): (Denial, &'static str),
+    ) -> Flow {
         self.counters.refuse(Refused::Publish);
         let Some(conn) = self.conn(id) else { return Flow::Closed };
         conn.route = Some(route);
         let (session, v5) = (conn.session, conn.link.version.is_v5());
-        self.log_limit(Denial::Memory, session, "a message is refused, memory is short ('memory_limit')");
-        // Nobody would keep it; 3.x has no words for that, and an acknowledgement would be a lie.
+        self.log_limit(denial, session, what);
+        // 3.x has no words for that, and an acknowledgement would be a lie.
         if !v5 {
-            return self.fail(id, ReasonCode::QuotaExceeded, "its message cannot be kept, memory is short");
+            return self.fail(id, ReasonCode::QuotaExceeded, what);
         }
         self.acknowledge(id, 0, kind, packet_id, ReasonCode::QuotaExceeded)
     }
@@ -754,7 +768,7 @@ impl Shard {
             return self.log_limit(
                 Denial::Queue,
                 index,
-                "messages are dropped, as many as may be wait for it",
+                "messages are dropped, as many wait for it as 'max_queued_messages' or 'max_queued_bytes' allows",
             );
         }
         // What came with QoS 1 or 2 was refused when it came, or is acknowledged.

@@ -78,7 +78,8 @@ impl Shard {
                 Err(error) => return self.bad_filter(id, v5, error),
             };
             if separators(filter.as_str()) > usize::from(self.config.max_topic_separators) {
-                return self.fail(id, ReasonCode::MalformedPacket, "the topic filter has too many levels");
+                let what = "the topic filter has more levels than 'max_topic_separators' allows";
+                return self.fail_for_limit(id, ReasonCode::MalformedPacket, what);
             }
             // [MQTT-3.8.3-4]
             if options.no_local && filter.share().is_some() {

@@ -33,7 +33,7 @@ pub enum Dropped {
 /// What was refused because of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// A message of QoS 1 or 2, while memory is short.
+    /// A message: of QoS 1 or 2 while memory is short, or one that is larger than it may be, or has more user properties.
     Publish,
     /// To retain a message that was delivered.
     Retain,
@@ -41,18 +41,20 @@ pub enum Refused {
     Subscription,
     /// A session.
     Session,
-    /// A connection, for what it sent or did not read.
+    /// A connection, for what it asked for, sent or did not read, or for how long that took.
     Connection,
     /// To read on at once from a client that publishes more than it may.
     Rate,
+    /// To read on from a client that does not read what it is answered.
+    Output,
 }
 
 /// The topics of [`Counters::dropped`], below `publish/messages/dropped/`.
 const DROPPED: [&str; Dropped::Denied as usize + 1] =
     ["queue_full", "slow", "memory", "expired", "too_large", "denied"];
 /// The topics of [`Counters::refused`], below `limits/`.
-const REFUSED: [&str; Refused::Rate as usize + 1] =
-    ["publish", "retain", "subscription", "session", "connection", "rate"];
+const REFUSED: [&str; Refused::Output as usize + 1] =
+    ["publish", "retain", "subscription", "session", "connection", "rate", "output"];
 
 /// What a shard counts. Sums since its start, but for the first eight, which say how many there are now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -334,6 +334,11 @@ impl<'a> Properties<'a> {
         Ok(Properties { raw })
     }
 
+    /// What was checked before, or put together here.
+    pub(crate) const fn known(raw: &'a [u8]) -> Self {
+        Properties { raw }
+    }
+
     /// The bytes, without the property length before them.
     #[inline]
     pub const fn raw(&self) -> &'a [u8] {

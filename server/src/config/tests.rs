@@ -323,7 +323,7 @@ fn security_is_shared_or_of_each_listener() {
 fn values_arrive() {
     let text = "workers 3\nuser nobody\nmax_packet_size 3000\nmax_inflight_messages 0\nmax_queued_messages 0\n\
         max_inflight_bytes 16\nmax_queued_bytes 0\nmax_keepalive 60\ntcp_user_timeout 61\nsys_interval 0\nretain_available false\nupgrade_outgoing_qos true\n\
-        persistent_client_expiration 2w\nset_tcp_nodelay false\nwebsockets_headers_size 4096\nmax_topic_separators 9\n\
+        persistent_client_expiration 2w\nset_tcp_nodelay false\nwebsockets_headers_size 4096\nmax_topic_separators 9\nmax_user_properties 11\n\
         max_subscriptions 8\nconnect_timeout 7\nmax_connect_size 2000\noutput_soft_limit 5000\noutput_hard_limit 6000\n\
         output_stall_timeout 5\nlog_type error\nlog_type debug\nlog_dest stdout\nlog_dest syslog\nlog_facility 5\n\
         log_timestamp_format %H:%M\nconnection_messages false\nmessage_size_limit 1000\nlog_timestamp false\n\
@@ -337,7 +337,7 @@ fn values_arrive() {
     assert_eq!(core.max_inflight_bytes, 16);
     assert_eq!((core.max_queued_messages, core.max_queued_bytes), (u32::MAX, i64::MAX as u64));
     assert_eq!((core.max_keepalive_s, core.sys_interval_s, core.retain_available), (60, 0, false));
-    assert_eq!(core.unreachable_s, 61);
+    assert_eq!((core.unreachable_s, core.max_user_properties), (61, 11));
     assert_eq!((core.upgrade_outgoing_qos, core.max_session_expiry_s), (true, 14 * 86400));
     assert_eq!((core.max_topic_separators, core.max_subscriptions, core.connect_timeout_s), (9, 8, 7));
     assert_eq!((core.connect_bytes_max, core.output_soft_bytes, core.output_hard_bytes), (2000, 5000, 6000));
@@ -355,8 +355,8 @@ fn values_arrive() {
     assert_eq!((limits.max_qos, limits.max_topic_alias), (QoS::AtLeastOnce, Some(3)));
     assert_eq!(limits.max_topic_alias_broker, Some(4));
     assert_eq!(limits.versions, AcceptedVersions { v3_1: false, v3_1_1: true, v5: true });
-    let any = settings("tcp_user_timeout 0").core;
-    assert_eq!(any.unreachable_s, 0);
+    let any = settings("tcp_user_timeout 0\nmax_user_properties 0").core;
+    assert_eq!((any.unreachable_s, any.max_user_properties), (0, u32::MAX));
     let large = settings("max_packet_size 10000000");
     assert_eq!(large.core.output_hard_bytes, 20_000_000);
 }

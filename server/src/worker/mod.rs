@@ -589,16 +589,12 @@ impl Worker {
             let Some((conn, late)) = self.lobby.overdue(now, |conn| is_guest(connections, conn)) else {
                 return;
             };
-            if !late {
-                let why = "it is the oldest of those without CONNECT, and there are too many";
-                self.refuse(now, conn, Refusal::Full, &why);
-            }
-            if let Some(Connection { guest: Some(guest), .. }) = self.remove(conn)
-                && let Some(peer) = guest.peer
-                && late
-            {
-                log::debug!("{peer} is closed: there is no CONNECT in time.");
-            }
+            let (kind, why) = match late {
+                true => (Refusal::Late, "there is no CONNECT in time ('connect_timeout')"),
+                false => (Refusal::Full, "it is the oldest of those without CONNECT, and there are too many"),
+            };
+            self.refuse(now, conn, kind, &why);
+            self.remove(conn);
         }
     }
 

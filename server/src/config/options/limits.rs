@@ -277,6 +277,20 @@ pub(super) const OPTIONS: &[Spec] = &[
         "The most `/` a topic or filter may have. As in mosquitto by default, where it is fixed.",
     ),
     Spec::own(
+        "max_user_properties",
+        Global,
+        Takes::Number {
+            least: 0,
+            most: u32::MAX as i64 - 1,
+            message: "",
+            set: |draft, n| draft.core.max_user_properties = if n == 0 { u32::MAX } else { n as u32 },
+        },
+        "1000 (mosquitto: any number)",
+        "How many user properties a packet, or a will, of a 5.0 client may have; 0 is any number. Their bytes are those of the \
+         packet (`max_packet_size`), but five of them are one property, which receivers mostly keep as two texts: a packet \
+         of 2 MB could have 400,000. A message with more is refused with 0x97, any other packet ends its connection with 0x97.",
+    ),
+    Spec::own(
         "max_subscriptions",
         Global,
         Takes::Number {
