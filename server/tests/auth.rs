@@ -227,6 +227,80 @@ fn bad_files_are_named_and_change_nothing() {
     assert_eq!(*problems[3], expected);
 }
 
+/// A file that was emptied, by accident or a full disk, opens nothing.
+#[test]
+fn an_empty_file_of_users_lets_nobody_in() {
+    let folder = Folder::new();
+    for content in ["", "# nobody\n\n"] {
+        let file = folder.write("users", content);
+        let users = SecuritySettings { password_file: Some(file), ..SecuritySettings::default() };
+        let (_, _, problems) = load(&[listener(users.clone())]).unwrap();
+        let told = problems.iter().any(|p| p.ends_with("has no users: nobody gets in by a password"));
+        assert!(told, "{problems:?}");
+        let (_server, at) = start(&[listener(users)]);
+        for (username, password) in
+            [(None, None), (Some(""), Some("")), (Some("ann"), None), (Some("ann"), Some(""))]
+        {
+            for (level, refused) in [(4, 5), (5, 0x87)] {
+                assert_eq!(try_in(at[0], level, "c", username, password).0, refused, "{username:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_file_of_rights_allows_nothing() {
+    let folder = Folder::new();
+    let users = folder.write("users", &user("ann", "x"));
+    for content in ["", "# nothing\n\n"] {
+        let acl = folder.write("acl", content);
+        let security = SecuritySettings {
+            allow_anonymous: Some(true),
+            password_file: Some(users.clone()),
+            acl_file: Some(acl),
+            ..SecuritySettings::default()
+        };
+        let open = SecuritySettings { acl_file: None, ..security.clone() };
+        let (_server, at) = start(&[security, open].map(listener));
+        // One who may everything is there to hear and to be heard.
+        let mut free = enter(at[1], "free", None, None);
+        free.subscribe("#");
+        for (id, username) in [("nameless", None), ("named", Some("ann"))] {
+            let mut peer = enter(at[0], id, username, username.map(|_| "x"));
+            for filter in ["#", "t", "$SYS/#", "$share/g/t"] {
+                peer.send(&peer::subscribe(filter));
+                peer.expect(&[0x90, 3, 0, 1, 0x80]);
+            }
+            peer.send(&publish("t", b"denied"));
+            free.send(&publish("t", b"heard"));
+            free.expect(&publish("t", b"heard"));
+            free.ping();
+            peer.ping();
+            // A will is asked for at once.
+            let will = [&b"\0\x04MQTT\x04\x06\0\0"[..], &string("w"), &string("t"), &string("x")].concat();
+            let mut dying = Peer::open(at[0]);
+            dying.send(&packet(0x10, &will));
+            dying.expect_end(&[0x20, 2, 0, 5]);
+        }
+    }
+}
+
+/// What is missing is no permission: the broker does not start, and one that runs goes on as before.
+#[test]
+fn a_missing_file_of_users_or_rights_is_an_error() {
+    let folder = Folder::new();
+    let missing = || Some(folder.0.join("missing"));
+    let users = SecuritySettings { password_file: missing(), ..SecuritySettings::default() };
+    let rights = SecuritySettings { acl_file: missing(), ..SecuritySettings::default() };
+    for (security, name) in [(users, "password_file"), (rights, "acl_file")] {
+        for anonymous in [None, Some(true), Some(false)] {
+            let security = SecuritySettings { allow_anonymous: anonymous, ..security.clone() };
+            let problems = load(&[listener(security)]).unwrap_err();
+            assert!(problems[0].starts_with(&format!("Unable to open {name} ")), "{problems:?}");
+        }
+    }
+}
+
 #[test]
 fn rules_for_names_nobody_checks_are_said() {
     let folder = Folder::new();

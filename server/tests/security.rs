@@ -104,6 +104,32 @@ fn settings_that_are_printed_hold_no_secrets() {
     }
 }
 
+/// What an assigned client id is made of nobody can foresee: version 4 UUIDs, each of whose 122 bits is drawn.
+#[test]
+fn assigned_client_ids_are_random_uuids() {
+    let mut broker = Broker::start(&mut hikyaku());
+    let mut seen = std::collections::BTreeSet::new();
+    let (mut ones, mut zeros) = (0u128, 0u128);
+    for _ in 0..100 {
+        let mut peer = Peer::open(broker.address);
+        peer.send(&packet(0x10, b"\0\x04MQTT\x05\x02\0\0\0\0\0"));
+        let connack = peer.packet();
+        let at = connack.windows(5).position(|bytes| bytes == b"auto-").unwrap();
+        assert_eq!(connack[at - 3..at], [0x12, 0, 41]);
+        let id = std::str::from_utf8(&connack[at + 5..at + 41]).unwrap();
+        let parts: Vec<_> = id.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12], "{id}");
+        assert!(id[14..].starts_with('4') && "89AB".contains(&id[19..20]), "{id}");
+        let bits = u128::from_str_radix(&id.replace('-', ""), 16).unwrap();
+        (ones, zeros) = (ones | bits, zeros | !bits);
+        assert!(seen.insert(bits), "{id} came twice");
+    }
+    let fixed = !(ones & zeros);
+    assert_eq!(fixed, 0xf << 76 | 0b11 << 62, "bits that are always the same: {fixed:032x}");
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
 /// Each connection is an open file.
 #[test]
 fn the_limit_of_open_files_is_raised_as_far_as_it_goes() {
