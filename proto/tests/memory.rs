@@ -79,6 +79,34 @@ fn when_memory_is_short_what_is_new_is_refused_and_the_rest_goes_on() {
     );
 }
 
+/// A client of 3.x is told of no receive maximum: what it does not release is as much as there are ids.
+#[test]
+fn ids_of_qos_2_messages_that_are_not_released_are_bounded_and_counted() {
+    let mut rig = Rig::kept(1, 0, quiet());
+    rig.run("p> CONNECT p\n p< CONNACK 0");
+    let idle = held(&mut rig);
+    for id in (1..=u16::MAX).rev() {
+        rig.pipe("p").up.extend([0x34, 5, 0, 1, b't', (id >> 8) as u8, id as u8]);
+    }
+    rig.settle();
+    let all = held(&mut rig) - idle;
+    assert!((130_000..135_000).contains(&all), "{all}");
+    assert_eq!(rig.pipe("p").news.len(), 65_535);
+    rig.pipe("p").news.clear();
+    // No message more: all of them are known.
+    rig.run("p> PUBLISH t x q2 id=7\n p< PUBREC 7");
+    assert_eq!(held(&mut rig) - idle, all);
+    rig.crash(0, 1);
+    rig.run("p< CLOSED\n p> CONNECT p\n p< CONNACK 0 present");
+    assert!(held(&mut rig).abs_diff(idle + all) < 5000, "{} {idle} {all}", held(&mut rig));
+    for id in 1..=u16::MAX {
+        rig.pipe("p").up.extend([0x62, 2, (id >> 8) as u8, id as u8]);
+    }
+    rig.settle();
+    rig.pipe("p").news.clear();
+    assert!(held(&mut rig) < idle + 1000, "{} {idle}", held(&mut rig));
+}
+
 #[test]
 fn a_large_packet_that_is_not_complete_goes_when_memory_is_short() {
     let mut rig = one();

@@ -27,6 +27,8 @@ const SHARED_SUBSCRIPTION: u64 = 512;
 /// A topic with a retained message: its place in the tree, its levels, the message's block.
 const RETAINED: u64 = 192;
 const CONNECTION: u64 = 1024;
+/// Ids of QoS 2 messages are counted by so many.
+const ID_STEP: usize = 64;
 /// What may be incomplete of a packet though memory is short.
 pub(super) const PARTIAL_MAX: usize = 64 << 10;
 
@@ -164,6 +166,15 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(index) else { return };
         let names = session.client_id.len() + session.username.as_ref().map_or(0, |name| name.len());
         let will = session.will.as_ref().map_or(0, |will| will.message.size());
-        self.memory.change(&mut session.counted, SESSION + (names + will) as u64);
+        let ids = session.incoming.len() / ID_STEP * ID_STEP * size_of::<u16>();
+        self.memory.change(&mut session.counted, SESSION + (names + will + ids) as u64);
+    }
+
+    /// The ids of QoS 2 messages that a session has not released were `before`: counts them, now and then.
+    pub(super) fn count_ids(&mut self, index: u32, before: usize) {
+        let now = self.sessions.get(index).map_or(before, |session| session.incoming.len());
+        if now / ID_STEP != before / ID_STEP {
+            self.count_session(index);
+        }
     }
 }

@@ -354,7 +354,10 @@ impl Shard {
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
-            self.sessions[session].incoming.begin(packet_id);
+            let incoming = &mut self.sessions[session].incoming;
+            let before = incoming.len();
+            incoming.begin(packet_id);
+            self.count_ids(session, before);
             if let Some(conn) = self.conn(id) {
                 conn.link.unreleased += 1;
             }

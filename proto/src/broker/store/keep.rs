@@ -300,7 +300,11 @@ impl Shard {
             StoreOp::Subscribe { filter, subscription, .. } => {
                 self.restore_subscription(index, &filter, subscription);
             }
-            StoreOp::Received { packet_id, .. } => drop(session.incoming.begin(packet_id)),
+            StoreOp::Received { packet_id, .. } => {
+                let before = session.incoming.len();
+                session.incoming.begin(packet_id);
+                self.count_ids(index, before);
+            }
             StoreOp::Enqueue { mut delivery, .. } => {
                 kept.last_seq = kept.last_seq.max(delivery.seq);
                 self.memory.hold(&mut delivery);
