@@ -70,6 +70,7 @@ impl Bench {
         loop {
             match self.shard.poll_output(NOW) {
                 Output::Timeout(_) => return written,
+                Output::Watch { .. } => {}
                 Output::Transmit(conn) => {
                     let len = self.shard.outbox(conn).map_or(0, |o| o.len());
                     written += len;

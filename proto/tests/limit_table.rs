@@ -152,6 +152,28 @@ const LIMITS: &[Limit] = &[
         ],
     },
     Limit {
+        option: "max_topic_separators",
+        config: |c| c.max_topic_separators = 1,
+        before: "",
+        prepare: |_| (),
+        act: ("CONNECT p clean v5 will=a/b/c,x", "CONNACK 0x90; CLOSED"),
+        counted: (R(Refused::Connection), 1),
+        logged: &[
+            "INFO Client p refused: the will's topic has more levels than 'max_topic_separators' allows (Topic Name invalid).",
+        ],
+    },
+    Limit {
+        option: "message_size_limit",
+        config: |c| c.message_size_limit = 2,
+        before: "",
+        prepare: |_| (),
+        act: ("CONNECT p clean v5 will=w,xyz", "CONNACK 0x95; CLOSED"),
+        counted: (R(Refused::Connection), 1),
+        logged: &[
+            "INFO Client p refused: the will is larger than 'message_size_limit' allows (Packet too large).",
+        ],
+    },
+    Limit {
         option: "max_user_properties",
         config: |c| c.max_user_properties = 1,
         before: P,

@@ -84,8 +84,8 @@ fn a_packet_has_as_many_user_properties_as_it_may() {
     // By default a thousand.
     let (many, more) = ("up=a ".repeat(1000), "up=a ".repeat(1001));
     let mut rig = Rig::new(1, 0, quiet());
-    rig.run(&format!("a> CONNECT a v5 clean; PUBLISH t x q1 id=1 {many}; PUBLISH t x q1 id=2 {more}"));
-    rig.run("a< CONNACK 0; PUBACK 1 0x10; PUBACK 2 0x97");
+    rig.send("a", &format!("CONNECT a v5 clean; PUBLISH t x q1 id=1 {many}; PUBLISH t x q1 id=2 {more}"));
+    assert_eq!(rig.news("a"), "CONNACK 0; PUBACK 1 0x10; PUBACK 2 0x97");
 }
 
 #[test]

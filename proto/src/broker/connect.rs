@@ -16,7 +16,7 @@ use crate::codec::{
 };
 use crate::message::{MessageId, Publication};
 use crate::time::Instant;
-use crate::topic::{TopicName, separators};
+use crate::topic::TopicName;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -156,7 +156,7 @@ impl Shard {
             Ok(will) => will,
             Err(refusal) => return self.refuse(id, Some(who), refusal),
         };
-        if let Some(refusal) = self.beyond_limits(listener, connect) {
+        if let Some(refusal) = self.beyond_limits(listener, connect, will.as_deref()) {
             self.counters.refuse(Refused::Connection);
             return self.refuse(id, Some(who), refusal);
         }
@@ -207,14 +207,6 @@ impl Shard {
         let mounted = if mount.is_none() { String::new() } else { mount.topic(will.topic) };
         let topic = TopicName::parse(if mount.is_none() { will.topic } else { &mounted })
             .map_err(|_| (ReasonCode::TopicNameInvalid, "the will's topic is not a topic name"))?;
-        if separators(topic.as_str()) > usize::from(self.config.max_topic_separators) {
-            return Err((ReasonCode::TopicNameInvalid, "the will's topic has too many levels"));
-        }
-        if will.payload.len() > self.config.message_size_limit as usize {
-            let v5 = connect.version.is_v5();
-            let reason = if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized };
-            return Err((reason, "the will is larger than a message may be"));
-        }
         if will.retain && !self.config.retain_available {
             return Err((ReasonCode::RetainNotSupported, "retained messages are switched off")); // [MQTT-3.2.2-13]
         }

@@ -2,7 +2,9 @@
 
 use super::Shard;
 use super::config::Config;
+use super::session::Will;
 use crate::codec::{Connect, Packet, Properties, QoS, ReasonCode, Version};
+use crate::topic::separators;
 
 /// The limits of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +115,9 @@ impl Shard {
         &self,
         listener: u16,
         connect: &Connect<'_>,
+        will: Option<&Will>,
     ) -> Option<(ReasonCode, &'static str)> {
+        let v5 = connect.version.is_v5();
         let limits = self.config.limits(listener);
         if !limits.versions.contains(connect.version) {
             // [MQTT-3.1.2-2]
@@ -123,16 +127,26 @@ impl Shard {
             // [MQTT-3.1.3-6]: a server may let clients in without an id, and need not.
             return Some((ReasonCode::ClientIdentifierNotValid, "the client identifier is empty"));
         }
-        let will = connect.will.map_or(Properties::EMPTY, |will| will.properties);
-        if [connect.properties, will].iter().any(|properties| self.config.is_crowded(properties.raw())) {
+        let of_will = connect.will.map_or(Properties::EMPTY, |will| will.properties);
+        if [connect.properties, of_will].iter().any(|properties| self.config.is_crowded(properties.raw())) {
             return Some((ReasonCode::QuotaExceeded, CROWDED));
+        }
+        if let Some(Will { message, .. }) = will {
+            if separators(message.topic()) > usize::from(self.config.max_topic_separators) {
+                let what = "the will's topic has more levels than 'max_topic_separators' allows";
+                return Some((ReasonCode::TopicNameInvalid, what));
+            }
+            if message.payload().len() > self.config.message_size_limit as usize {
+                let reason = if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized };
+                return Some((reason, "the will is larger than 'message_size_limit' allows"));
+            }
         }
         if connect.will.is_some_and(|will| will.qos > limits.max_qos) {
             // [MQTT-3.2.2-12]
             return Some((ReasonCode::QoSNotSupported, "the will's QoS is above the highest allowed"));
         }
         let most = self.config.max_keepalive_s;
-        if !connect.version.is_v5() && most > 0 && connect.keep_alive_s > most {
+        if !v5 && most > 0 && connect.keep_alive_s > most {
             // Only 5.0 can be told a shorter one [MQTT-3.2.2-21]. Who has none is let in: too many devices have.
             return Some((ReasonCode::ClientIdentifierNotValid, "the keep alive is longer than allowed"));
         }
