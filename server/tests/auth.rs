@@ -125,6 +125,27 @@ fn who_gets_in_depends_on_name_password_and_listener() {
     }
 }
 
+/// Not text: any bytes, none of which ends it.
+#[test]
+fn passwords_are_bytes() {
+    let folder = Folder::new();
+    let password = b"\xff\0\xc3 any: $bytes\n";
+    let line = format!("ann:{}\n", Hash::create(Scheme::Sha512, password).unwrap());
+    let users = SecuritySettings { password_file: Some(folder.write("users", &line)), ..Default::default() };
+    let (_server, at) = start(&[listener(users)]);
+    let entered = |password: &[u8]| {
+        let length = (password.len() as u16).to_be_bytes();
+        let body = [&b"\0\x04MQTT\x04\xC2\0\0"[..], &string("c"), &string("ann"), &length, password].concat();
+        let mut peer = Peer::open(at[0]);
+        peer.send(&packet(0x10, &body));
+        peer.packet()[3]
+    };
+    for wrong in [&password[..1], &password[..2], b"", b"\xef\xbf\xbd\0\xc3 any: $bytes\n"] {
+        assert_eq!(entered(wrong), 5, "{wrong:02x?}");
+    }
+    assert_eq!(entered(password), 0);
+}
+
 #[test]
 fn an_authentication_method_is_none_of_ours() {
     let (_server, at) = start(&[listener(SecuritySettings::default())]);

@@ -151,6 +151,50 @@ fn of_too_many_without_connect_the_oldest_goes() {
     std::fs::remove_file(file).unwrap();
 }
 
+/// A limit of connections: the line that sets it, how often what is too much for it, and what is logged.
+type Case = (&'static str, &'static [u8], u64, &'static str);
+
+#[test]
+fn connections_that_are_turned_away_are_counted_and_logged_and_others_stay() {
+    let late = "there is no CONNECT in time ('connect_timeout').";
+    let cases: [Case; 7] = [
+        ("max_connections 1", b"", 3, "'max_connections' allows 1 connections, and there are as many."),
+        ("global_max_connections 1", b"", 3, "'global_max_connections' allows 1 connections"),
+        ("max_connections_per_address 1", b"", 3, "'max_connections_per_address' allows 1 connections"),
+        ("max_connection_rate 1", b"", 10, "'max_connection_rate' allows 1 connections a second"),
+        ("max_pending_connections 1", b"", 3, "it is the oldest of those without CONNECT"),
+        ("connect_timeout 1", b"\x10", 3, late),
+        ("max_connect_size 1000", b"\x10\xE8\x07", 3, "the packet is larger than the maximum packet size"),
+    ];
+    for (option, sent, times, logged) in cases {
+        let lines = format!("workers 2\nsys_interval 1\n{option}");
+        let (mut broker, file) = start("turned-away", &lines);
+        let mut observer = Peer::connect(broker.address, "observer");
+        observer.subscribe("$SYS/broker/limits/connection");
+        let mut others: Vec<_> = (0..=times).map(|_| Peer::open(broker.address)).collect();
+        // Some are closed by then.
+        others.iter_mut().for_each(|other| drop(other.0.write_all(sent)));
+        // Of one connection a second, and of those without CONNECT, one stays.
+        let begin = Instant::now();
+        loop {
+            let publish = observer.packet();
+            let payload = publish.rsplit(|byte| !byte.is_ascii_digit()).next().unwrap();
+            let count: u64 = std::str::from_utf8(payload).unwrap().parse().unwrap();
+            if count >= times {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(15), "{option}: {count}");
+        }
+        broker.await_line(logged);
+        let lines = broker.logged.lines().filter(|line| line.contains(logged)).count() as u64;
+        assert!(lines <= 1 + begin.elapsed().as_secs(), "{option}: {}", broker.logged);
+        drop(others);
+        observer.send(&[0xC0, 0]);
+        while observer.packet() != [0xD0, 0] {}
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 #[test]
 fn who_publishes_too_fast_is_slowed_down() {
     let (mut broker, file) = start("rate", "max_publish_rate 100");

@@ -116,7 +116,9 @@ fn who_speaks_something_else_is_told_apart() {
     let upgrade =
         b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: http://b\x7f\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let long = [&b"GET / HTTP/1.1\r\nCookie: "[..], &[b'x'; 9000]].concat();
     for (listener, bytes, line) in [
+        (0, &long[..], "the head of its HTTP request is longer than 'websockets_headers_size' allows"),
         (0, &hello[..], "it begins TLS, and this listener has no certificate; let it connect without TLS"),
         (
             1,

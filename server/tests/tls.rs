@@ -19,7 +19,7 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -730,6 +730,31 @@ fn what_is_no_handshake_disturbs_nobody() {
     }
     other.write_all(&[0xC0, 0]).unwrap();
     expect(&mut other, &[0xD0, 0]);
+}
+
+/// The time for CONNECT is absolute: it covers the handshake, and what comes bit by bit gives no more of it.
+#[test]
+fn a_handshake_that_does_not_end_is_cut_off() {
+    let files = Files::new();
+    let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
+    let listeners = vec![ListenerSettings { endpoint, tls: Some(files.settings()), ..Default::default() }];
+    let config = Config { connect_timeout_s: 1, ..Config::default() };
+    let server = Server::start(Options { listeners, workers: 2, config, ..Options::default() }).unwrap();
+    let to = server.local_addrs()[0];
+    let client = Arc::new(files.client(None));
+    let mut hello = Vec::new();
+    open(to, &client).conn.write_tls(&mut hello).unwrap();
+    let mut slow = Peer::open(to);
+    slow.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let is_there = |read: std::io::Result<usize>| read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+    let sent = hello
+        .iter()
+        .take_while(|&&byte| slow.0.write_all(&[byte]).is_ok() && is_there(slow.0.read(&mut [0])));
+    assert!(sent.count() < hello.len(), "it has as much time as it wants");
+    // One that ends it and says nothing more.
+    let mut silent = open(to, &client);
+    silent.conn.complete_io(&mut silent.sock).unwrap();
+    assert!(!is_there(silent.read(&mut [0])), "it is still there");
 }
 
 #[test]

@@ -194,3 +194,18 @@ fn all_options_of_mosquitto_have_a_status() {
         }
     }
 }
+
+/// What each limit is, why, and what tests hold it, stands there.
+#[test]
+fn each_limit_is_in_the_document_about_security() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let (_, specs) = TABLES.iter().find(|(chapter, _)| *chapter == "Limits").unwrap();
+    for Spec { name, default, .. } in *specs {
+        let row = document.lines().find(|line| line.starts_with(&format!("| `{name}` | ")));
+        let row = row.unwrap_or_else(|| panic!("no row for {name}"));
+        let columns: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!((columns.len(), columns[1]), (6, *default), "{row}");
+        assert!(columns.iter().all(|column| !column.is_empty()) && columns[5].contains(".rs::"), "{row}");
+    }
+}

@@ -59,6 +59,8 @@ pub(super) fn answer(head: &Head, gate: &Gate) -> Answer {
     judge(head, gate).map_or_else(|(page, refusal)| Answer::Page(page, refusal), Answer::Upgrade)
 }
 
+const HEAD_TOO_LONG: &str = "the head of its HTTP request is longer than 'websockets_headers_size' allows";
+
 /// A page, and what the log says of it.
 type Page = (Vec<u8>, Option<Box<str>>);
 
@@ -70,7 +72,8 @@ fn judge(head: &Head, gate: &Gate) -> Result<Vec<u8>, Page> {
         return Err((page, Some(HTTP_WITHOUT_TLS.into())));
     }
     if head.oversize {
-        return Err(page("431 Request Header Fields Too Large", "", "The request's head is too long."));
+        let (page, _) = page("431 Request Header Fields Too Large", "", "The request's head is too long.");
+        return Err((page, Some(HEAD_TOO_LONG.into())));
     }
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = Request::new(&mut headers);

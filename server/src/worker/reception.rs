@@ -224,3 +224,17 @@ pub(super) fn guests_max(configured: Option<u32>) -> usize {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     files.map_or(usize::MAX, |n| usize::try_from(n / 4).unwrap_or(usize::MAX)).clamp(16, 16_384)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Resource, getrlimit};
+
+    #[test]
+    fn who_has_not_sent_a_connect_has_a_share_of_the_descriptors() {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = guests_max(None) as u64;
+        assert!((16..=16_384).contains(&most) && (most <= files / 4 || most == 16), "{most} of {files}");
+        assert_eq!(guests_max(Some(3)), 3);
+    }
+}
