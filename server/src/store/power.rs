@@ -381,6 +381,7 @@ fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
     let count = |of: fn(&Event) -> bool| events.iter().filter(|(_, event)| of(event)).count();
     let removed = count(|e| matches!(e, Event::Remove));
     assert!(removed >= 10, "{removed} segments in {} events", events.len());
+    assert!(events.iter().any(|(name, _)| name == "attempts"), "the engine's calls are not counted");
 
     let mut random = Random(seed ^ 0x5DEE_CE66);
     let mut moments: Vec<usize> = (0..cuts).map(|_| random.below(events.len() + 1)).collect();
@@ -425,6 +426,7 @@ fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
             events.len(),
             writer.states[confirmed as usize]
         );
+        assert!(!store.join("base.redb.damaged-1").exists(), "a power failure passes for damage");
         // It can go on from there.
         let segments = journal::segments(&store).unwrap();
         assert!(segments.len() <= 3, "{segments:?}");

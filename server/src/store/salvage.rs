@@ -1,5 +1,6 @@
 //! When the engine gives up on its file: what can be read of it goes to a new one, the old one is kept.
 
+use super::attempts::Attempts;
 use super::base::{Base, BaseError, CACHE_BYTES, META, Meta, RECORDS, Reader, guard, known_format};
 use super::layer::Key;
 use super::overlay::Overlay;
@@ -35,16 +36,17 @@ pub(super) struct Copied {
 
 /// Puts a new file, with all that can be read, in the place of a damaged one. Returns how many records that were, and where
 /// the old file is now. What single records are worth is for their checksums to say.
-pub(super) fn salvage(path: &Path) -> Result<(u64, PathBuf)> {
+pub(super) fn salvage(path: &Path, attempts: &Attempts) -> Result<(u64, PathBuf)> {
     let fresh = with_end(path, ".new");
     let _ = fs::remove_file(&fresh);
     let (records, meta) = {
-        let file = Source::open(path)?;
+        let file = attempts.count(|| Source::open(path))?;
         let meta = file.meta()?;
         let meta = meta.ok_or_else(|| BaseError::Corrupt("it does not say how names are hashed".into()))?;
         let mut copier = Copier::new(&fresh)?;
         copier.copy(&file)?;
         copier.write()?;
+        attempts.count(|| file.close());
         (copier.count, meta)
     };
     Base::open(&fresh)?.commit(&Default::default(), &[], meta)?;
@@ -58,21 +60,33 @@ pub(super) fn salvage(path: &Path) -> Result<(u64, PathBuf)> {
     Ok((records, aside))
 }
 
-/// Copies to a new file what can be read of a damaged one, by the engine and, where it does not find its way, page by
-/// page. What is known of the whole is left for the caller to write.
-pub(super) fn copy(path: &Path, fresh: &Path) -> Result<Copied> {
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// By the engine and, where that does not find its way, page by page.
+    Engine,
+    /// Page by page alone.
+    Pages,
+}
+
+/// Copies to a new file what can be read of a damaged one. What is known of the whole is left for the caller to write.
+pub(super) fn copy(path: &Path, fresh: &Path, reading: Reading, attempts: &Attempts) -> Result<Copied> {
     let mut copied = Copied::default();
     let raw = File::open(path)?;
     let mut copier = Copier::new(fresh)?;
-    let gaps = match Source::open(path) {
-        Ok(source) => {
+    let everything = || vec![Gap { after: Vec::new(), before: vec![u8::MAX] }];
+    let gaps = match (reading == Reading::Engine).then(|| attempts.count(|| Source::open(path))) {
+        Some(Ok(source)) => {
             copied.meta = source.meta().or_else(|e| copied.give_up(e).map(|()| None))?;
-            copier.copy(&source)?
+            let gaps = copier.copy(&source)?;
+            attempts.count(|| source.close());
+            gaps
         }
-        Err(e) => {
+        Some(Err(e)) => {
             copied.give_up(e)?;
-            vec![Gap { after: Vec::new(), before: vec![u8::MAX] }]
+            everything()
         }
+        None => everything(),
     };
     copied.trouble.append(&mut copier.trouble);
     copier.write()?;
@@ -135,6 +149,14 @@ impl Source {
             let reading = file.begin_read()?;
             Ok(Source { records: reading.open_table(RECORDS)?, reading, _file: Box::new(file) })
         })
+    }
+
+    /// What was repaired is committed once more, to where nobody sees it.
+    fn close(self) {
+        drop(guard(|| {
+            drop(self);
+            Ok(())
+        }));
     }
 
     fn meta(&self) -> Result<Option<Meta>> {

@@ -6,6 +6,7 @@
 //!
 //! If the journal cannot be written, the group stays in memory and is written whole, to a new segment, when that is possible again.
 
+use super::Lock;
 use super::base::{BaseError, Meta};
 use super::fold::Fold;
 use super::journal::{self, Journal};
@@ -65,7 +66,7 @@ type Done = Result<(), BaseError>;
 pub(crate) struct Store {
     path: PathBuf,
     /// Held as long as the store is open.
-    _lock: File,
+    _lock: Lock,
     durability: Durability,
     fold: Fold,
     meta: Meta,
@@ -106,7 +107,7 @@ struct Failure {
 impl Store {
     pub(super) fn new(
         path: PathBuf,
-        lock: File,
+        lock: Lock,
         durability: Durability,
         fold: Fold,
         meta: Meta,
