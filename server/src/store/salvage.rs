@@ -6,7 +6,8 @@ use super::layer::Key;
 use super::overlay::Overlay;
 use super::pages;
 use redb::{
-    AccessGuard, Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, StorageError,
+    AccessGuard, Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageError,
 };
 use std::any::Any;
 use std::ffi::OsString;
@@ -92,6 +93,7 @@ pub(super) fn copy(path: &Path, fresh: &Path, reading: Reading, attempts: &Attem
     copier.write()?;
     copied.records = copier.count;
     if !gaps.is_empty() || copied.meta.is_none() {
+        copier.compares = true;
         let found = pages::visit(&raw, |key, value| {
             if gaps.iter().any(|gap| gap.has(key)) { copier.put(key, value) } else { Ok(()) }
         })?;
@@ -200,6 +202,8 @@ struct Copier {
     trouble: Vec<String>,
     /// What could not be written.
     failed: Option<BaseError>,
+    /// Whether a key may come again with an older value.
+    compares: bool,
 }
 
 type Bytes<'a> = AccessGuard<'a, &'static [u8]>;
@@ -212,6 +216,7 @@ impl Copier {
             count: 0,
             trouble: Vec::new(),
             failed: None,
+            compares: false,
         })
     }
 
@@ -259,6 +264,10 @@ impl Copier {
         {
             let mut records = writing.open_table(RECORDS)?;
             for (key, value) in &self.batch {
+                let is_newer = |known: Bytes<'_>| age(key, value) < age(key, known.value());
+                if self.compares && records.get(&key[..])?.is_some_and(is_newer) {
+                    continue;
+                }
                 let known = records.insert(&key[..], &value[..])?.is_some();
                 self.count += u64::from(!known);
             }
@@ -266,5 +275,51 @@ impl Copier {
         writing.commit()?;
         self.batch.clear();
         Ok(())
+    }
+}
+
+/// What is larger in the newer one of two values of a key, where that can be told: the name of a retained message, the time at which a
+/// session was written, the number of the last message between workers.
+fn age(key: &[u8], value: &[u8]) -> u64 {
+    let at = match (key.first(), key.get(13)) {
+        (Some(b'r'), _) => 2,
+        (Some(b's'), Some(0)) => 16,
+        (Some(b'm'), _) => 0,
+        _ => return 0,
+    };
+    value.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |n| u64::from_be_bytes(*n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::base;
+    use super::super::view::seal;
+    use super::*;
+    use hikyaku_proto::broker::store::{BodyId, record};
+
+    #[test]
+    fn of_what_is_in_several_pages_the_newest_is_taken() {
+        let fresh = std::env::temp_dir().join(format!("hikyaku-salvage-{}", std::process::id()));
+        let _ = fs::remove_file(&fresh);
+        let mut copier = Copier::new(&fresh).unwrap();
+        copier.compares = true;
+        let key = record::retained_key(0, "t");
+        let retained = |count| {
+            let mut value = Vec::new();
+            record::put_retained(BodyId { origin: 9 - count as u16, count }, &mut value);
+            seal(&key, value)
+        };
+        for (count, ends) in [(2, false), (3, false), (1, true), (2, true)] {
+            copier.put(&key, &retained(count)).unwrap();
+            if ends {
+                copier.write().unwrap();
+            }
+        }
+        assert_eq!(copier.count, 1);
+        drop(copier);
+        let base = Base::open(&fresh).unwrap();
+        assert_eq!(base::get(&base.reader().unwrap(), &key).unwrap(), Some(retained(3)));
+        drop(base);
+        fs::remove_file(&fresh).unwrap();
     }
 }
