@@ -300,3 +300,22 @@ impl std::error::Error for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_forked_does_not_keep_the_lock() {
+        let dir = std::env::temp_dir().join(format!("hikyaku-lock-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let held = lock(&dir).unwrap();
+        assert!(matches!(lock(&dir), Err(StoreError::Locked(_))));
+        // What a child has between fork and exec.
+        let inherited = held.0.try_clone().unwrap();
+        drop(held);
+        drop(lock(&dir).unwrap());
+        drop(inherited);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
