@@ -21,6 +21,14 @@ macro_rules! note {
     };
 }
 
+/// Lets tests have the disk fail.
+macro_rules! hinder {
+    ($path:expr, $op:ident) => {
+        #[cfg(test)]
+        super::power::hinder($path, super::power::Op::$op)?;
+    };
+}
+
 mod attempts;
 mod base;
 #[doc(hidden)]
