@@ -12,7 +12,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// After so many deaths a start does without the engine.
@@ -66,6 +66,9 @@ fn write(path: &Path, count: u64) -> io::Result<()> {
     if is_new {
         note!(path, Create);
         if let Some(dir) = path.parent() {
+            // Who salvages may be root, and who runs the broker not.
+            let owner = dir.metadata()?;
+            let _ = chown(path, Some(owner.uid()), Some(owner.gid()));
             File::open(dir)?.sync_all()?;
         }
         note!(path, SyncNames);

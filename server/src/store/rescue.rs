@@ -118,7 +118,7 @@ impl<'a> Rescue<'a> {
         base.commit(&changes, &found.damaged, Meta { run, segment, ..known })?;
         base.close();
         // Who runs this may be root, and who runs the broker not.
-        for file in [&self.fresh, &self.path.join("lock"), &self.path.join("attempts")] {
+        for file in [&self.fresh, &self.path.join("lock")] {
             let _ = chown(file, Some(owner.0), Some(owner.1));
         }
         self.put_in_place(&file, &segments)?;
