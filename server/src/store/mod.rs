@@ -33,6 +33,8 @@ mod attempts;
 mod base;
 #[doc(hidden)]
 pub mod check;
+#[cfg(test)]
+mod failing;
 mod fill;
 mod fold;
 mod journal;

@@ -67,7 +67,7 @@ pub(super) enum Op {
 }
 
 /// By directory: what fails there next, with files of which names, and how often.
-static FAULTS: Mutex<BTreeMap<PathBuf, (Op, &str, u32)>> = Mutex::new(BTreeMap::new());
+pub(super) static FAULTS: Mutex<BTreeMap<PathBuf, (Op, &str, u32)>> = Mutex::new(BTreeMap::new());
 
 /// The disk's error, if there is to be one.
 pub(super) fn hinder(path: &Path, op: Op) -> io::Result<()> {
