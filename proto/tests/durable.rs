@@ -138,6 +138,39 @@ fn a_store_that_fails_promises_nothing() {
 }
 
 #[test]
+fn a_will_alone_waits_for_no_store_that_fails() {
+    for shards in [1, 3] {
+        let mut rig = Rig::kept(shards, 0, quiet());
+        rig.run(
+            "s> CONNECT s v5 expiry=100; SUBSCRIBE id=1 w:1\n s< CONNACK 0; SUBACK 1 1
+             k> CONNECT k v5 expiry=100; DISCONNECT\n k< CONNACK 0; CLOSED",
+        );
+        rig.syncs = false;
+        // One came before anybody knew; one has wiped a session that a restart would find.
+        rig.run("a> CONNECT a v5 clean will=w,a,q1\n a<\n k> CONNECT k v5 clean will=w,k,q1\n k<");
+        rig.store_failed(true);
+        rig.run(
+            "a< CONNACK 0\n k<
+             b> CONNECT b v5 clean will=v,b,q1\n b< CONNACK 0
+             o> CONNECT o clean will=w,o,q1\n o< CONNACK 0
+             c> CONNECT b v5 clean will=w,c,q1\n b< DISCONNECT 0x8e; CLOSED\n c< CONNACK 0
+             d> CONNECT d v5 expiry=9 will=w,d,q1\n d< CONNACK 0x88; CLOSED",
+        );
+        rig.store_failed(false);
+        sync(&mut rig);
+        rig.run("k< CONNACK 0");
+        sync(&mut rig);
+        // It is kept now.
+        rig.syncs = true;
+        crash(&mut rig);
+        rig.run("+1s");
+        rig.send("s", "CONNECT s v5 expiry=100");
+        let wills = rig.news("s");
+        assert!(["w a", "w c", "w k", "w o"].iter().all(|will| wills.contains(will)), "{wills}");
+    }
+}
+
+#[test]
 fn a_suback_waits_for_no_records_but_its_own() {
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
     for shards in [1, 2, 3] {

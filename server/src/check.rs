@@ -3,6 +3,6 @@
 pub use crate::auth::check::check_users;
 pub use crate::config::check::check_config;
 pub use crate::import::check::check_import;
-pub use crate::store::check::{check_base, check_journal, check_recovery};
+pub use crate::store::check::{check_base, check_journal, check_recovery, damaged_base, retained_in_pages};
 #[cfg(unix)]
 pub use crate::transport::check::{TlsFiles, check_transport};

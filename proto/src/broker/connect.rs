@@ -246,10 +246,10 @@ impl Shard {
             let refusal = (ReasonCode::NotAuthorized, "no right to publish the will");
             return self.refuse(id, Some(subject), refusal);
         }
-        let emitted = self.keeper.emitted();
+        let mut emitted = self.keeper.emitted();
         let found = self.find_session(&request.client_id);
-        let kept = request.expiry_s > 0 || found.is_some_and(|index| self.sessions[index].kept.is_some());
-        if kept && self.keeper.failed {
+        let was_kept = found.is_some_and(|index| self.sessions[index].is_kept());
+        if (request.expiry_s > 0 || was_kept) && self.keeper.failed {
             let refusal =
                 (ReasonCode::ServerUnavailable, "the store fails, and its session would have to be kept");
             return self.refuse(id, Some(subject), refusal);
@@ -271,6 +271,10 @@ impl Shard {
             && keep.is_none()
         {
             self.end_session(index);
+            if !was_kept {
+                // A restart would not go on with it either: nobody is promised its end.
+                emitted = self.keeper.emitted();
+            }
         }
         if keep.is_none() && !self.has_room_for_session() {
             self.counters.refuse(Refused::Session);
@@ -310,6 +314,7 @@ impl Shard {
         session.will_at = Instant::NEVER;
         session.will = request.will; // [MQTT-3.1.2-7]
         self.count_session(index);
+        let is_kept_for_will = expiry_s == 0 && keep.is_none() && self.keeper.emitted() == emitted;
         self.keep_session(index);
         let session = &mut self.sessions[index];
         let Some(conn) = conn_at(&mut self.conns, id) else {
@@ -397,7 +402,7 @@ impl Shard {
         if keep.is_some() {
             self.wake_replays(index);
         }
-        self.hold(id, emitted)
+        if is_kept_for_will { self.hold_for_will(id, emitted) } else { self.hold(id, emitted) }
     }
 
     fn has_room_for_session(&self) -> bool {

@@ -264,7 +264,7 @@ impl Shard {
                 self.counters.refused[Refused::Connection as usize] += connections;
             }
             Input::Stored { upto } => self.on_stored(upto),
-            Input::StoreFailed(failed) => self.keeper.failed = failed,
+            Input::StoreFailed(failed) => self.on_store_failed(failed),
             Input::Loaded(loaded) => self.on_loaded(loaded),
             Input::Restore(op) => self.restore(op),
             Input::Redeliver { message, share, to, shards } => {

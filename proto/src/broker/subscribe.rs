@@ -149,8 +149,7 @@ impl Shard {
 
     /// Whether a change of the subscriptions of a session would have to be kept and cannot be.
     fn store_refuses(&self, index: u32) -> bool {
-        let kept = |s: &Session| s.kept.is_some() && s.expiry_s > 0;
-        self.keeper.failed && self.sessions.get(index).is_some_and(kept)
+        self.keeper.failed && self.sessions.get(index).is_some_and(Session::is_kept)
     }
 
     fn bad_filter(&mut self, id: ConnId, v5: bool, error: TopicError) -> Flow {

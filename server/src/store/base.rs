@@ -1,5 +1,6 @@
 //! The base: a redb database with all records but those of the newest changes.
 
+use super::attempts::Attempts;
 use super::layer::{Key, Layer};
 use super::salvage::with_end;
 use hikyaku_proto::broker::store::record::FORMAT;
@@ -52,6 +53,7 @@ pub(super) struct Meta {
 #[derive(Debug)]
 pub(super) struct Base {
     path: PathBuf,
+    attempts: Attempts,
     db: RwLock<Option<Database>>,
 }
 
@@ -63,7 +65,7 @@ type Result<T> = std::result::Result<T, BaseError>;
 impl Base {
     /// Opens the database. If there is none, one is made under another name first: who loses the power meanwhile has none, and
     /// not a part of one.
-    pub fn open_or_make(path: &Path) -> Result<Base> {
+    pub fn open_or_make(path: &Path, attempts: Attempts) -> Result<Base> {
         if !path.exists() {
             let fresh = with_end(path, ".new");
             match std::fs::remove_file(&fresh) {
@@ -77,24 +79,26 @@ impl Base {
             }
             note!(path, SyncNames);
         }
-        Base::open(path)
+        Base::open_counted(path, attempts)
     }
 
-    /// Opens the database, or makes one.
+    /// Opens the database, or makes one, of which no engine has died.
     pub fn open(path: &Path) -> Result<Base> {
-        let base = Base { path: path.into(), db: RwLock::new(None) };
+        Base::open_counted(path, Attempts::default())
+    }
+
+    /// Opens the database, or makes one. What of it may end the process is counted.
+    pub fn open_counted(path: &Path, attempts: Attempts) -> Result<Base> {
+        let base = Base { path: path.into(), attempts, db: RwLock::new(None) };
         base.reopen()?;
         Ok(base)
     }
 
     /// Closes the database and opens it again: after an error it serves nobody.
     pub fn reopen(&self) -> Result<()> {
+        self.close();
         let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        drop(guard(|| {
-            *place = None;
-            Ok(())
-        }));
-        *place = Some(guard(|| {
+        let opened = self.counted(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(CACHE_BYTES);
             #[cfg(not(test))]
@@ -103,7 +107,8 @@ impl Base {
             let db = builder.create_with_backend(super::power::Recorded::open(&self.path)?)?;
             make_tables(&db)?;
             Ok(db)
-        })?);
+        });
+        *place = Some(opened?);
         Ok(())
     }
 
@@ -116,16 +121,38 @@ impl Base {
             }
             Ok(db)
         })?;
-        Ok(Base { path: PathBuf::new(), db: RwLock::new(Some(db)) })
+        let (path, attempts) = Default::default();
+        Ok(Base { path, attempts, db: RwLock::new(Some(db)) })
     }
 
     /// Closes the database; only [`Base::reopen`] may follow.
     pub fn close(&self) {
         let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        drop(guard(|| {
-            *place = None;
-            Ok(())
-        }));
+        if let Some(db) = place.take() {
+            drop(self.counted(|| {
+                drop(db);
+                Ok(())
+            }));
+        }
+    }
+
+    /// If the engine may have ended the broker over this file: closes it and opens it again. As it was changed before, that clears
+    /// its name. What cannot be opened is for `salvage`.
+    pub fn prove(&self, salvage: &mut dyn FnMut(&str) -> Result<()>) -> Result<()> {
+        if self.attempts.deaths() == 0 {
+            return Ok(());
+        }
+        match self.reopen() {
+            Err(BaseError::Corrupt(why)) => salvage(&why).and_then(|()| self.reopen())?,
+            other => other?,
+        }
+        self.attempts.forgive();
+        Ok(())
+    }
+
+    /// For what commits.
+    fn counted<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.attempts.count(|| guard(work))
     }
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
@@ -178,7 +205,7 @@ impl Base {
     }
 
     fn commit_with<T>(&self, meta: Meta, work: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
-        self.with(|db| {
+        let write = |db: &Database| {
             let mut commit = db.begin_write()?;
             // An open after a crash need not walk through everything, nor refuse all of it for one flipped bit.
             commit.set_quick_repair(true);
@@ -193,7 +220,8 @@ impl Base {
             }
             commit.commit()?;
             Ok(done)
-        })
+        };
+        self.attempts.count(|| self.with(write))
     }
 
     /// The records as they are now.
@@ -210,7 +238,7 @@ impl Base {
         let mut place = self.db.write().unwrap_or_else(PoisonError::into_inner);
         let Some(db) = place.as_mut() else { return Ok(false) };
         let file = std::fs::metadata(&self.path)?.len();
-        guard(|| {
+        self.counted(|| {
             let stats = db.begin_write()?;
             let numbers = stats.stats()?;
             let live = numbers.stored_bytes() + numbers.metadata_bytes();

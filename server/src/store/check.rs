@@ -3,10 +3,10 @@
 use super::base::{Base, BaseError, Meta};
 use super::fold::Fold;
 use super::layer::{Key, Layer};
-use super::view::{View, seal};
-use super::{journal, recover};
+use super::view::{View, read, seal};
+use super::{journal, pages, recover};
 use crate::clock::Clock;
-use hikyaku_proto::broker::store::record::{self, Queued};
+use hikyaku_proto::broker::store::record::{self, Queued, Record};
 use hikyaku_proto::broker::store::{
     BodyId, RETAINED, SessionId, SessionState, StoredSubscription, StoredWill,
 };
@@ -16,8 +16,10 @@ use hikyaku_proto::message::{Message, MessageId, Publication};
 use hikyaku_proto::session::SubscriptionIds;
 use hikyaku_proto::time::Instant;
 use redb::StorageBackend;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 const SALT: [u8; 8] = *b"\x93\xd1\x5e\x07\xaa\x4c\xf2\x68";
@@ -311,9 +313,29 @@ fn clock() -> record::Clock {
     record::Clock { now: Instant::ZERO, wall_us: 0 }
 }
 
-/// Damages the file of a database in up to 64 places, of which `data` says which and how, and reads all of it. Panics when the
-/// engine does and that is not noticed, or when a record comes out that was not in it though its checksum is right.
+/// Damages the file of a database as `data` says, and reads all of it. Panics when the engine does and that is not noticed, or
+/// when a record comes out that was not in it though its checksum is right.
 pub fn check_base(data: &[u8]) {
+    let image = damaged_base(data);
+    let Ok(base) = Base::in_memory(Image(Arc::new(Mutex::new(image))), false) else { return };
+    let _ = base.meta();
+    let view = View::new(Arc::new(base));
+    let mut seen = 0;
+    let _ = view.visit([].into()..=[u8::MAX; 16].into(), |key, value| {
+        seen += 1;
+        if super::view::checked(key, value).is_some() {
+            let is_known =
+                key.len() == 9 && key[0] == b'r' && key[3] == b't' || key.len() == 11 && key[0] == b'b';
+            assert!(is_known, "a record that was not there");
+        }
+        if seen < 10_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert!(seen < 10_000, "more records than there were");
+}
+
+/// The file of a database that has [`BASE_RETAINED`] retained messages, damaged in up to 64 places, of which `data` says which and
+/// how.
+pub fn damaged_base(data: &[u8]) -> Vec<u8> {
     let mut image = pristine().to_vec();
     for damage in data.chunks_exact(5).take(64) {
         let place = u32::from_be_bytes([0, damage[0], damage[1], damage[2]]) as usize;
@@ -325,33 +347,57 @@ pub fn check_base(data: &[u8]) {
             _ => image.truncate(place.max(1)),
         }
     }
-    let Ok(base) = Base::in_memory(Image(Arc::new(Mutex::new(image))), false) else { return };
-    let _ = base.meta();
-    let view = View::new(Arc::new(base));
-    let mut seen = 0;
-    let _ = view.visit([].into()..=[u8::MAX; 16].into(), |key, value| {
-        seen += 1;
-        if super::view::checked(key, value).is_some() {
-            assert!(key.starts_with(b"r\0\0t") && key.len() == 9, "a record that was not there");
-        }
-        if seen < 10_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    assert!(seen < 10_000, "more records than there were");
+    image
 }
 
-/// A database with some hundred records.
+/// The topics whose retained messages can be read in single pages of such a file.
+pub fn retained_in_pages(path: &Path) -> BTreeSet<String> {
+    let (mut bodies, mut topics) = (BTreeSet::new(), BTreeSet::new());
+    let file = File::open(path).unwrap_or_else(|e| panic!("{e}"));
+    let visited = pages::visit(&file, |key, value| {
+        match read(key, value, clock()) {
+            Ok(Record::Body(_, message)) => drop(bodies.insert(message.topic().to_owned())),
+            Ok(Record::Retained { topic, .. }) => drop(topics.insert(topic.into_string())),
+            _ => {}
+        }
+        Ok(())
+    });
+    visited.unwrap_or_else(|e| panic!("{e}"));
+    topics.retain(|topic| bodies.contains(topic));
+    topics
+}
+
+/// How many retained messages there are in [`damaged_base`]: `t00000` and so on, each with its topic as payload.
+const BASE_RETAINED: u64 = 500;
+
 fn pristine() -> &'static [u8] {
     static PRISTINE: OnceLock<Vec<u8>> = OnceLock::new();
     PRISTINE.get_or_init(|| {
         let image = Image::default();
         let base = Base::in_memory(image.clone(), true).unwrap_or_else(|e| panic!("{e}"));
+        let placement = Placement::new(7, 1);
         let mut layer = Layer::default();
-        for n in 0..500 {
-            let key = record::retained_key(0, &format!("t{n:05}"));
-            let mut value = Vec::new();
-            record::put_retained(BodyId { origin: 0, count: n }, &mut value);
-            let value = seal(&key, value);
-            layer.put(key.into(), value, false);
+        for n in 0..BASE_RETAINED {
+            let (topic, id) = (format!("t{n:05}"), BodyId { origin: 0, count: 1 << 40 | n });
+            let message = Publication {
+                topic: &topic,
+                qos: QoS::AtLeastOnce,
+                retain: true,
+                properties: &[],
+                payload: topic.as_bytes(),
+                expires_at: Instant::NEVER,
+                id,
+            };
+            let mut put = |key: &[u8], put: &dyn Fn(&mut Vec<u8>)| {
+                let mut value = Vec::new();
+                put(&mut value);
+                layer.put(key.into(), seal(key, value), false);
+            };
+            put(&record::body_key(id), &|out| {
+                record::put_body(&message.to_message(&mut Vec::new()), clock(), out);
+            });
+            let slot = placement.slot(topic.as_bytes()) as u16;
+            put(&record::retained_key(slot, &topic), &|out| record::put_retained(id, out));
         }
         let meta = Meta { run: 1, placement: 7, shards: 1, segment: 1 };
         base.commit(&layer, &[], meta).unwrap_or_else(|e| panic!("{e}"));

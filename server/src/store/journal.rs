@@ -80,6 +80,7 @@ impl Journal {
         write_frame(changes, self.salt, self.frames, &mut self.buffer)?;
         let buffer = &mut self.buffer;
         note!(&path(&self.dir, self.segment), Write(HEADER as u64 + self.len, buffer.clone()));
+        hinder!(&path(&self.dir, self.segment), Write);
         (&*self.file).write_all(buffer)?;
         self.len += buffer.len() as u64;
         // One very large group need not keep its memory.
@@ -87,8 +88,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Returns when all that was appended is on disk.
+    /// Returns when all that was appended is on disk. After an error that is not to be tried again: the system takes what it could
+    /// not write for written, and the next sync says so. The segment has to be left.
     pub fn sync(&self) -> io::Result<()> {
+        hinder!(&path(&self.dir, self.segment), Sync);
         self.file.sync_data()?;
         note!(&path(&self.dir, self.segment), Sync);
         Ok(())

@@ -84,6 +84,11 @@ impl Layer {
         }
     }
 
+    /// Nobody knows what of it is in the journal: what is removed from now on has to be said.
+    pub fn may_be_known(&mut self) {
+        self.map.values_mut().for_each(|change| change.fresh = false);
+    }
+
     /// Takes over all that `above` says, which is empty afterwards.
     pub fn absorb(&mut self, above: &mut Layer) {
         above.bytes = 0;

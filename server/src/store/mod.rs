@@ -10,7 +10,7 @@
 //! A group is what has piled up while the one before it was written. What comes and goes within a group is written nowhere, and
 //! what comes and goes before the base is brought up to date does not reach the base. A start replays the journal.
 //!
-//! Files in the directory `hikyaku.store`: `lock`, `base.redb`, `journal-N`. Records are written as
+//! Files in the directory `hikyaku.store`: `lock`, `base.redb`, `journal-N`, `attempts`. Records are written as
 //! [`record`](hikyaku_proto::broker::store::record) says, each value with a CRC-32 of its key and itself behind it.
 
 /// Says what is done to a file to the tests of power failures, and nothing elsewhere.
@@ -21,9 +21,20 @@ macro_rules! note {
     };
 }
 
+/// Lets tests have the disk fail.
+macro_rules! hinder {
+    ($path:expr, $op:ident) => {
+        #[cfg(test)]
+        super::power::hinder($path, super::power::Op::$op)?;
+    };
+}
+
+mod attempts;
 mod base;
 #[doc(hidden)]
 pub mod check;
+#[cfg(test)]
+mod failing;
 mod fill;
 mod fold;
 mod journal;
@@ -44,6 +55,7 @@ pub(crate) use thread::{Batch, Store};
 use crate::clock::Clock;
 use crate::config::PersistenceSettings;
 use crate::import;
+use attempts::Attempts;
 use base::{Base, BaseError, Meta};
 use fold::Fold;
 use hikyaku_proto::broker::{Placement, Shard};
@@ -93,7 +105,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub(crate) struct Opened {
     path: PathBuf,
-    lock: File,
+    lock: Lock,
     settings: PersistenceSettings,
     fold: Fold,
     before: Meta,
@@ -118,8 +130,12 @@ impl Opened {
         let lock = lock(&path)?;
         let wrong = |e| StoreError::of(&path, e);
         let file = path.join(BASE);
-        let base = Base::open_or_make(&file).or_else(|e| match e {
-            BaseError::Corrupt(why) => salvage(&path, &why).and_then(|()| Base::open(&file)),
+        rescue::rescue_from_engine(&path, &mut |line| log::error!("{line}")).map_err(wrong)?;
+        let attempts = Attempts::of(&path);
+        let base = Base::open_or_make(&file, attempts.clone()).or_else(|e| match e {
+            BaseError::Corrupt(why) => {
+                salvage(&path, &why).and_then(|()| Base::open_counted(&file, attempts))
+            }
             other => Err(other),
         });
         let base = base.map_err(wrong)?;
@@ -191,6 +207,7 @@ impl Opened {
         fold.view.forget_reader();
         fold.view.base.commit(&recent, &found.damaged, meta).map_err(wrong)?;
         drop(recent);
+        fold.view.base.prove(&mut |why| salvage(&path, why)).map_err(wrong)?;
         for segment in segments {
             journal::remove(&path, segment).map_err(io)?;
         }
@@ -220,17 +237,28 @@ impl Opened {
 
 fn salvage(path: &Path, why: &str) -> Result<(), BaseError> {
     log::error!("What is kept in {} is damaged: {why}. Reading what can be read.", path.display());
-    let (records, aside) = salvage::salvage(&path.join(BASE))?;
+    let (records, aside) = salvage::salvage(&path.join(BASE), &Attempts::of(path))?;
     log::error!("{records} records could be read. The damaged file is now {}.", aside.display());
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Nobody else has the directory.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file would do, but for a process that was forked meanwhile and has it until it runs another program.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, StoreError> {
     let file = path.join("lock");
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&file);
     let opened = opened.map_err(|cause| StoreError::Io { path: file, cause })?;
     match rustix::fs::flock(&opened, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(opened),
+        Ok(()) => Ok(Lock(opened)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked(path.into())),
         Err(e) => Err(StoreError::Io { path: path.into(), cause: e.into() }),
     }
@@ -280,5 +308,24 @@ impl std::error::Error for StoreError {
             StoreError::Io { cause, .. } => Some(cause),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_forked_does_not_keep_the_lock() {
+        let dir = std::env::temp_dir().join(format!("hikyaku-lock-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let held = lock(&dir).unwrap();
+        assert!(matches!(lock(&dir), Err(StoreError::Locked(_))));
+        // What a child has between fork and exec.
+        let inherited = held.0.try_clone().unwrap();
+        drop(held);
+        drop(lock(&dir).unwrap());
+        drop(inherited);
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

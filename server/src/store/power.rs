@@ -3,6 +3,9 @@
 //!
 //! What was synced is in an image. Of what came after that, each write may be there, be missing, or be there in part. A name in
 //! the directory is sure when the directory was synced; a name that was removed may be there again.
+//!
+//! A disk may fail before that: writes and syncs end with an error then. What a sync that failed should have brought to the disk is not on
+//! it, whatever later ones say.
 
 use super::recover;
 use super::view::read;
@@ -35,6 +38,7 @@ pub(super) enum Event {
     Write(u64, Vec<u8>),
     SetLen(u64),
     Sync,
+    SyncFailed,
     Remove,
     /// From this name, which ends in `.new`, to the one without that.
     Rename,
@@ -53,6 +57,31 @@ pub(super) fn note(path: &Path, event: Event) {
     if let Some(events) = RECORDED.lock().unwrap().get_mut(dir) {
         events.push((name.to_string_lossy().into_owned(), event));
     }
+}
+
+/// What may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    Write,
+    Sync,
+}
+
+/// By directory: what fails there next, with files of which names, and how often.
+pub(super) static FAULTS: Mutex<BTreeMap<PathBuf, (Op, &str, u32)>> = Mutex::new(BTreeMap::new());
+
+/// The disk's error, if there is to be one.
+pub(super) fn hinder(path: &Path, op: Op) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let mut faults = FAULTS.lock().unwrap();
+    let Some((on, begin, times)) = faults.get_mut(dir) else { return Ok(()) };
+    if *on != op || *times == 0 || !name.to_string_lossy().starts_with(*begin) {
+        return Ok(());
+    }
+    *times -= 1;
+    if op == Op::Sync {
+        note(path, Event::SyncFailed);
+    }
+    Err(rustix::io::Errno::IO.into())
 }
 
 /// The engine's file.
@@ -85,6 +114,7 @@ impl StorageBackend for Recorded {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        hinder(&self.0, Op::Sync)?;
         self.1.sync_data()?;
         note(&self.0, Event::Sync);
         Ok(())
@@ -92,6 +122,7 @@ impl StorageBackend for Recorded {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         note(&self.0, Event::Write(offset, data.into()));
+        hinder(&self.0, Op::Write)?;
         self.1.write(offset, data)
     }
 
@@ -158,6 +189,8 @@ impl Simulated {
                     apply(&mut self.synced, &event, &mut None);
                 }
             }
+            // The length is the file system's matter.
+            Event::SyncFailed => self.unsynced.retain(|event| matches!(event, Event::SetLen(_))),
             Event::Remove => self.name = false,
             Event::Rename | Event::SyncNames | Event::Stored(_) => {}
         }
@@ -298,8 +331,9 @@ impl Drop for Dir {
     }
 }
 
-/// Runs the store as a server does, with these batches.
-fn run(dir: &Dir, writer: &mut Writer, batches: usize) {
+/// Runs the store as a server does, with these batches; `disturb` is called before each. Returns how often it said that it
+/// fails.
+fn run(dir: &Dir, writer: &mut Writer, batches: usize, mut disturb: impl FnMut(usize)) -> usize {
     let opened = Opened::open(&dir.settings()).unwrap();
     let clock = Clock::start();
     let placement = Arc::new(Placement::new(opened.placement_key(), 1));
@@ -310,15 +344,25 @@ fn run(dir: &Dir, writer: &mut Writer, batches: usize) {
     let (letterbox, mailbox) = mailbox(poll.registry(), mio::Token(0)).unwrap();
     let (sender, thread) = store.start(Arc::new([letterbox])).unwrap();
     let (mut last, mut stored) = (0, 0);
+    let (mut failures, mut fails) = (0, false);
     let mut await_stored = |last: u64| {
-        while stored < last {
+        while stored < last || fails {
             match mailbox.take() {
-                Some(Letter::Stored { upto }) => stored = upto,
+                Some(Letter::Stored { upto }) => {
+                    assert!(!fails, "a promise of a store that fails");
+                    stored = upto;
+                }
+                Some(Letter::StoreFailed(now)) => {
+                    assert_ne!(fails, now);
+                    fails = now;
+                    failures += usize::from(now);
+                }
                 _ => std::thread::yield_now(),
             }
         }
     };
     for n in 0..batches {
+        disturb(n);
         let batch = writer.batch();
         last = batch.upto;
         sender.send(batch).unwrap();
@@ -330,6 +374,7 @@ fn run(dir: &Dir, writer: &mut Writer, batches: usize) {
     await_stored(last);
     drop(sender);
     thread.join().unwrap().unwrap();
+    failures
 }
 
 /// What a start finds.
@@ -359,14 +404,8 @@ fn found(dir: &Dir) -> State {
     state
 }
 
-#[test]
-fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
-    let number = |name: &str, default| std::env::var(name).map_or(default, |n| n.parse().unwrap());
-    let (cuts, seed) = (number("CUTS", 120), number("SEED", 20_260_101) as u64);
-    let dir = Dir::new("real");
-    let path = dir.0.join(super::DIRECTORY);
-    RECORDED.lock().unwrap().insert(path.clone(), Vec::new());
-    let mut writer = Writer {
+fn writer(seed: u64) -> Writer {
+    Writer {
         random: Random(seed),
         run: 0,
         messages: 0,
@@ -374,14 +413,62 @@ fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
         states: vec![State::default()],
         next: 1,
         bodies: BTreeMap::new(),
-    };
-    run(&dir, &mut writer, 700);
-    run(&dir, &mut writer, 500);
+    }
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |n| n.parse().unwrap())
+}
+
+#[test]
+fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
+    let seed = number("SEED", 20_260_101) as u64;
+    let dir = Dir::new("real");
+    let path = dir.0.join(super::DIRECTORY);
+    RECORDED.lock().unwrap().insert(path.clone(), Vec::new());
+    let mut writer = writer(seed);
+    let failures = run(&dir, &mut writer, 700, |_| {}) + run(&dir, &mut writer, 500, |_| {});
+    assert_eq!(failures, 0);
     let events = RECORDED.lock().unwrap().remove(&path).unwrap();
     let count = |of: fn(&Event) -> bool| events.iter().filter(|(_, event)| of(event)).count();
     let removed = count(|e| matches!(e, Event::Remove));
     assert!(removed >= 10, "{removed} segments in {} events", events.len());
+    assert!(events.iter().any(|(name, _)| name == "attempts"), "the engine's calls are not counted");
+    fail_power(&events, &writer, seed, 3);
+}
 
+#[test]
+fn what_was_confirmed_survives_a_disk_that_fails_and_then_the_power() {
+    let seed = number("SEED", 1) as u64;
+    let dir = Dir::new("failing");
+    let path = dir.0.join(super::DIRECTORY);
+    RECORDED.lock().unwrap().insert(path.clone(), Vec::new());
+    let (mut writer, mut random) = (writer(seed), Random(seed ^ 0xD15C));
+    run(&dir, &mut writer, 100, |_| {});
+    let failures = run(&dir, &mut writer, 900, |n| {
+        if n % 20 == 0 {
+            let op = if random.below(2) == 0 { Op::Write } else { Op::Sync };
+            let begin = if random.below(3) == 0 { super::BASE } else { "journal-" };
+            let fault = (op, begin, 1 + random.below(3) as u32);
+            FAULTS.lock().unwrap().insert(path.clone(), fault);
+        }
+    });
+    FAULTS.lock().unwrap().remove(&path);
+    let events = RECORDED.lock().unwrap().remove(&path).unwrap();
+    let failed = |begin| {
+        let of =
+            |(name, event): &&(String, Event)| name.starts_with(begin) && matches!(event, Event::SyncFailed);
+        events.iter().filter(of).count()
+    };
+    let counts = (failures, failed("journal-"), failed(super::BASE));
+    assert!(counts.0 > 10 && counts.1 > 5 && counts.2 > 0, "{counts:?} failures, and syncs that failed");
+    // Each attempt to go on begins another.
+    fail_power(&events, &writer, seed, usize::MAX);
+}
+
+/// Cuts the power at many moments, and looks what a start finds.
+fn fail_power(events: &[(String, Event)], writer: &Writer, seed: u64, segments_max: usize) {
+    let cuts = number("CUTS", 120);
     let mut random = Random(seed ^ 0x5DEE_CE66);
     let mut moments: Vec<usize> = (0..cuts).map(|_| random.below(events.len() + 1)).collect();
     // While the very first files are made, too.
@@ -403,7 +490,7 @@ fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
             }
         }
         at = moment;
-        let image = Dir::new("image");
+        let image = Dir::new(&format!("image-{seed}"));
         let store = image.0.join(super::DIRECTORY);
         fs::create_dir(&store).unwrap();
         for (name, file) in &files {
@@ -425,9 +512,10 @@ fn what_was_confirmed_survives_a_power_failure_at_any_moment() {
             events.len(),
             writer.states[confirmed as usize]
         );
+        assert!(!store.join("base.redb.damaged-1").exists(), "a power failure passes for damage");
         // It can go on from there.
         let segments = journal::segments(&store).unwrap();
-        assert!(segments.len() <= 3, "{segments:?}");
+        assert!(segments.len() <= segments_max, "{segments:?}");
     }
     assert!(torn > cuts / 2, "only {torn} files had anything to lose");
 }

@@ -401,13 +401,13 @@ impl Restoring {
     }
 }
 
-/// Carries messages between the shards, and their changes to the store, until there are no more. Only then is done what is
-/// due: a will that is due at once must not be published before its shard has heard what the others want.
+/// Carries messages between the shards, and their changes to the store, until there are no more. What is due is left to those who
+/// run the shards then: a will must not be published before its shard has heard what the others want.
 fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), BaseError> {
     let now = clock.now();
     let mut post = VecDeque::new();
     loop {
-        let (mut quiet, mut due) = (true, Vec::new());
+        let mut quiet = true;
         for shard in shards.iter_mut() {
             loop {
                 match shard.poll_output(now) {
@@ -421,10 +421,7 @@ fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), Bas
                         }
                         shard.handle(now, Input::Stored { upto });
                     }
-                    Output::Timeout(at) => {
-                        due.extend(at.filter(|at| *at <= now).map(|_| shard.id()));
-                        break;
-                    }
+                    Output::Timeout(_) => break,
                     // There are no connections.
                     _ => {}
                 }
@@ -436,13 +433,8 @@ fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), Bas
                 shard.handle(now, Input::Peer { from, message });
             }
         }
-        if quiet && due.is_empty() {
-            return Ok(());
-        }
         if quiet {
-            for shard in shards.iter_mut().filter(|shard| due.contains(&shard.id())) {
-                shard.handle(now, Input::Timeout);
-            }
+            return Ok(());
         }
     }
 }

@@ -3,11 +3,12 @@
 //! Each step leaves something a broker can start with: the old files get second names first, then the new base takes the place of
 //! the old one, and it says that the journal is behind it.
 
+use super::attempts::{Attempts, DEATHS_MAX};
 use super::base::{Base, BaseError, Meta};
 use super::fold::Fold;
 use super::layer::Key;
 use super::recover::{self, Found, kind};
-use super::salvage::{self, Copied, with_end};
+use super::salvage::{self, Copied, Reading, with_end};
 use super::view::{View, checked, seal};
 use super::{BASE, DIRECTORY, StoreError, journal, lock};
 use crate::clock::Clock;
@@ -38,32 +39,54 @@ pub fn rescue(location: &Path, tell: &mut dyn FnMut(String)) -> Result<Rescued, 
     let path = if is_it { location.to_owned() } else { below };
     let owner = fs::metadata(&path).map_err(|cause| StoreError::Io { path: path.clone(), cause })?;
     let _lock = lock(&path)?;
-    let fresh = path.join(BASE.to_owned() + ".new");
-    let _ = fs::remove_file(&fresh);
-    let result = Rescue { path: &path, fresh: &fresh, tell }.run((owner.uid(), owner.gid()));
-    if !matches!(result, Ok(Rescued::Renewed)) {
-        let _ = fs::remove_file(&fresh);
+    // Who calls this has seen a broker die, or this.
+    let reading =
+        if Attempts::of(&path).deaths() + 1 < DEATHS_MAX { Reading::Engine } else { Reading::Pages };
+    Rescue::new(&path, reading, tell).run((owner.uid(), owner.gid())).map_err(|e| StoreError::of(&path, e))
+}
+
+/// At a start: if the engine has ended the broker too often, its file is read without it.
+pub(super) fn rescue_from_engine(path: &Path, tell: &mut dyn FnMut(String)) -> Result<(), BaseError> {
+    if Attempts::of(path).deaths() < DEATHS_MAX {
+        return Ok(());
     }
-    result.map_err(|e| StoreError::of(&path, e))
+    let owner = fs::metadata(path)?;
+    Rescue::new(path, Reading::Pages, tell).run((owner.uid(), owner.gid())).map(drop)
 }
 
 struct Rescue<'a> {
     path: &'a Path,
     /// The new base, until it takes its place.
-    fresh: &'a Path,
+    fresh: PathBuf,
+    reading: Reading,
+    attempts: Attempts,
     tell: &'a mut dyn FnMut(String),
 }
 
-impl Rescue<'_> {
+impl<'a> Rescue<'a> {
+    fn new(path: &'a Path, reading: Reading, tell: &'a mut dyn FnMut(String)) -> Self {
+        let (fresh, attempts) = (path.join(BASE.to_owned() + ".new"), Attempts::of(path));
+        Rescue { path, fresh, reading, attempts, tell }
+    }
+
     fn tell(&mut self, line: impl Into<String>) {
         (self.tell)(line.into());
     }
 
     fn run(mut self, owner: (u32, u32)) -> Result<Rescued, BaseError> {
+        let _ = fs::remove_file(&self.fresh);
+        let result = self.renew(owner);
+        if !matches!(result, Ok(Rescued::Renewed)) {
+            let _ = fs::remove_file(&self.fresh);
+        }
+        result
+    }
+
+    fn renew(&mut self, owner: (u32, u32)) -> Result<Rescued, BaseError> {
         let file = self.path.join(BASE);
         let clock = Clock::start();
         let copied = self.read_base(&file)?;
-        let base = Arc::new(Base::open(self.fresh)?);
+        let base = Arc::new(Base::open(&self.fresh)?);
         let mut view = View::new(Arc::clone(&base));
         let segments = journal::segments(self.path)?;
         let journal_is_whole = self.read_journal(&segments, copied.meta, &mut view)?;
@@ -73,7 +96,8 @@ impl Rescue<'_> {
         let mut lines = Vec::new();
         let mut found = recover::check(&mut fold, clock, &mut |line| lines.push(line))?;
         recover::take_stock(&fold, &mut found, clock, &mut |line| lines.push(line))?;
-        let is_whole = copied.meta.is_some()
+        let is_whole = self.reading == Reading::Engine
+            && copied.meta.is_some()
             && copied.trouble.is_empty()
             && journal_is_whole
             && found.damaged.is_empty()
@@ -94,9 +118,11 @@ impl Rescue<'_> {
         base.commit(&changes, &found.damaged, Meta { run, segment, ..known })?;
         base.close();
         // Who runs this may be root, and who runs the broker not.
-        let _ = chown(self.fresh, Some(owner.0), Some(owner.1));
-        let _ = chown(self.path.join("lock"), Some(owner.0), Some(owner.1));
+        for file in [&self.fresh, &self.path.join("lock")] {
+            let _ = chown(file, Some(owner.0), Some(owner.1));
+        }
         self.put_in_place(&file, &segments)?;
+        self.attempts.forgive();
         Ok(Rescued::Renewed)
     }
 
@@ -105,15 +131,24 @@ impl Rescue<'_> {
             self.tell(format!("{} is not there.", file.display()));
             return Ok(Copied::default());
         }
-        self.tell(format!("Reading {}.", file.display()));
-        let copied = salvage::copy(file, self.fresh)?;
+        match self.reading {
+            Reading::Engine => self.tell(format!("Reading {}.", file.display())),
+            Reading::Pages => self.tell(format!(
+                "The database engine has ended the broker {} times in a row over {}: it is damaged, and read without the engine.",
+                self.attempts.deaths(),
+                file.display()
+            )),
+        }
+        let copied = salvage::copy(file, &self.fresh, self.reading, &self.attempts)?;
         for why in &copied.trouble {
             self.tell(format!("The engine cannot read all of {BASE}: {why}."));
         }
-        self.tell(format!("{} records were read from {BASE}.", copied.records));
+        if self.reading == Reading::Engine {
+            self.tell(format!("{} records were read from {BASE}.", copied.records));
+        }
         if copied.found > 0 {
             self.tell(format!(
-                "{} more were found in single pages. Some may be older than what was there last: \
+                "{} records were found in single pages. Some may be older than what was there last: \
                  messages that were delivered already may come again.",
                 copied.found
             ));
@@ -156,7 +191,7 @@ impl Rescue<'_> {
 
     /// Whether a broker could open it.
     fn opens(&mut self, file: &Path) -> bool {
-        match Base::open(file) {
+        match Base::open_counted(file, self.attempts.clone()) {
             Ok(base) => {
                 base.close();
                 true
@@ -198,7 +233,7 @@ impl Rescue<'_> {
             fs::hard_link(file, &aside).or_else(|_| fs::copy(file, &aside).map(|_| ()))?;
         }
         sync(self.path)?;
-        fs::rename(self.fresh, file)?;
+        fs::rename(&self.fresh, file)?;
         sync(self.path)?;
         for journal in &journals {
             fs::remove_file(journal)?;

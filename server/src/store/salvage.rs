@@ -1,11 +1,13 @@
 //! When the engine gives up on its file: what can be read of it goes to a new one, the old one is kept.
 
+use super::attempts::Attempts;
 use super::base::{Base, BaseError, CACHE_BYTES, META, Meta, RECORDS, Reader, guard, known_format};
 use super::layer::Key;
 use super::overlay::Overlay;
 use super::pages;
 use redb::{
-    AccessGuard, Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, StorageError,
+    AccessGuard, Builder, ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable,
+    StorageError,
 };
 use std::any::Any;
 use std::ffi::OsString;
@@ -35,16 +37,17 @@ pub(super) struct Copied {
 
 /// Puts a new file, with all that can be read, in the place of a damaged one. Returns how many records that were, and where
 /// the old file is now. What single records are worth is for their checksums to say.
-pub(super) fn salvage(path: &Path) -> Result<(u64, PathBuf)> {
+pub(super) fn salvage(path: &Path, attempts: &Attempts) -> Result<(u64, PathBuf)> {
     let fresh = with_end(path, ".new");
     let _ = fs::remove_file(&fresh);
     let (records, meta) = {
-        let file = Source::open(path)?;
+        let file = attempts.count(|| Source::open(path))?;
         let meta = file.meta()?;
         let meta = meta.ok_or_else(|| BaseError::Corrupt("it does not say how names are hashed".into()))?;
         let mut copier = Copier::new(&fresh)?;
         copier.copy(&file)?;
         copier.write()?;
+        attempts.count(|| file.close());
         (copier.count, meta)
     };
     Base::open(&fresh)?.commit(&Default::default(), &[], meta)?;
@@ -58,26 +61,39 @@ pub(super) fn salvage(path: &Path) -> Result<(u64, PathBuf)> {
     Ok((records, aside))
 }
 
-/// Copies to a new file what can be read of a damaged one, by the engine and, where it does not find its way, page by
-/// page. What is known of the whole is left for the caller to write.
-pub(super) fn copy(path: &Path, fresh: &Path) -> Result<Copied> {
+/// How a file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// By the engine and, where that does not find its way, page by page.
+    Engine,
+    /// Page by page alone.
+    Pages,
+}
+
+/// Copies to a new file what can be read of a damaged one. What is known of the whole is left for the caller to write.
+pub(super) fn copy(path: &Path, fresh: &Path, reading: Reading, attempts: &Attempts) -> Result<Copied> {
     let mut copied = Copied::default();
     let raw = File::open(path)?;
     let mut copier = Copier::new(fresh)?;
-    let gaps = match Source::open(path) {
-        Ok(source) => {
+    let everything = || vec![Gap { after: Vec::new(), before: vec![u8::MAX] }];
+    let gaps = match (reading == Reading::Engine).then(|| attempts.count(|| Source::open(path))) {
+        Some(Ok(source)) => {
             copied.meta = source.meta().or_else(|e| copied.give_up(e).map(|()| None))?;
-            copier.copy(&source)?
+            let gaps = copier.copy(&source)?;
+            attempts.count(|| source.close());
+            gaps
         }
-        Err(e) => {
+        Some(Err(e)) => {
             copied.give_up(e)?;
-            vec![Gap { after: Vec::new(), before: vec![u8::MAX] }]
+            everything()
         }
+        None => everything(),
     };
     copied.trouble.append(&mut copier.trouble);
     copier.write()?;
     copied.records = copier.count;
     if !gaps.is_empty() || copied.meta.is_none() {
+        copier.compares = true;
         let found = pages::visit(&raw, |key, value| {
             if gaps.iter().any(|gap| gap.has(key)) { copier.put(key, value) } else { Ok(()) }
         })?;
@@ -137,6 +153,14 @@ impl Source {
         })
     }
 
+    /// What was repaired is committed once more, to where nobody sees it.
+    fn close(self) {
+        drop(guard(|| {
+            drop(self);
+            Ok(())
+        }));
+    }
+
     fn meta(&self) -> Result<Option<Meta>> {
         guard(|| {
             let table = self.reading.open_table(META)?;
@@ -178,6 +202,8 @@ struct Copier {
     trouble: Vec<String>,
     /// What could not be written.
     failed: Option<BaseError>,
+    /// Whether a key may come again with an older value.
+    compares: bool,
 }
 
 type Bytes<'a> = AccessGuard<'a, &'static [u8]>;
@@ -190,6 +216,7 @@ impl Copier {
             count: 0,
             trouble: Vec::new(),
             failed: None,
+            compares: false,
         })
     }
 
@@ -237,6 +264,10 @@ impl Copier {
         {
             let mut records = writing.open_table(RECORDS)?;
             for (key, value) in &self.batch {
+                let is_newer = |known: Bytes<'_>| age(key, value) < age(key, known.value());
+                if self.compares && records.get(&key[..])?.is_some_and(is_newer) {
+                    continue;
+                }
                 let known = records.insert(&key[..], &value[..])?.is_some();
                 self.count += u64::from(!known);
             }
@@ -244,5 +275,51 @@ impl Copier {
         writing.commit()?;
         self.batch.clear();
         Ok(())
+    }
+}
+
+/// What is larger in the newer one of two values of a key, where that can be told: the name of a retained message, the time at which a
+/// session was written, the number of the last message between workers.
+fn age(key: &[u8], value: &[u8]) -> u64 {
+    let at = match (key.first(), key.get(13)) {
+        (Some(b'r'), _) => 2,
+        (Some(b's'), Some(0)) => 16,
+        (Some(b'm'), _) => 0,
+        _ => return 0,
+    };
+    value.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |n| u64::from_be_bytes(*n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::base;
+    use super::super::view::seal;
+    use super::*;
+    use hikyaku_proto::broker::store::{BodyId, record};
+
+    #[test]
+    fn of_what_is_in_several_pages_the_newest_is_taken() {
+        let fresh = std::env::temp_dir().join(format!("hikyaku-salvage-{}", std::process::id()));
+        let _ = fs::remove_file(&fresh);
+        let mut copier = Copier::new(&fresh).unwrap();
+        copier.compares = true;
+        let key = record::retained_key(0, "t");
+        let retained = |count| {
+            let mut value = Vec::new();
+            record::put_retained(BodyId { origin: 9 - count as u16, count }, &mut value);
+            seal(&key, value)
+        };
+        for (count, ends) in [(2, false), (3, false), (1, true), (2, true)] {
+            copier.put(&key, &retained(count)).unwrap();
+            if ends {
+                copier.write().unwrap();
+            }
+        }
+        assert_eq!(copier.count, 1);
+        drop(copier);
+        let base = Base::open(&fresh).unwrap();
+        assert_eq!(base::get(&base.reader().unwrap(), &key).unwrap(), Some(retained(3)));
+        drop(base);
+        fs::remove_file(&fresh).unwrap();
     }
 }

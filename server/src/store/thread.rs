@@ -5,7 +5,9 @@
 //! them to the base and removes the old segments. So nobody waits for the base, unless changes come faster than it takes them.
 //!
 //! If the journal cannot be written, the group stays in memory and is written whole, to a new segment, when that is possible again.
+//! A sync that failed is never tried again: what was to be synced is written anew, or brought to the base.
 
+use super::Lock;
 use super::base::{BaseError, Meta};
 use super::fold::Fold;
 use super::journal::{self, Journal};
@@ -34,13 +36,13 @@ const SEGMENT_BYTES: u64 = 32 << 20;
 /// What may be held in memory while the base is slow; then the workers wait.
 const RECENT_BYTES_MAX: usize = 2 * RECENT_BYTES;
 /// How long after a failure to try again.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(20) } else { Duration::from_secs(2) };
 /// Unless each group is synced: how often everything is.
 const SYNC: Duration = Duration::from_secs(1);
 /// When nothing has come for so long, the base is brought up to date, and its file made smaller.
 const IDLE: Duration = Duration::from_secs(5);
 /// How often a lasting failure is told at most.
-const COMPLAIN: Duration = Duration::from_secs(1);
+const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// What one turn of one shard has to keep: all of it or nothing.
 #[derive(Debug)]
@@ -65,7 +67,7 @@ type Done = Result<(), BaseError>;
 pub(crate) struct Store {
     path: PathBuf,
     /// Held as long as the store is open.
-    _lock: File,
+    _lock: Lock,
     durability: Durability,
     fold: Fold,
     meta: Meta,
@@ -86,12 +88,16 @@ struct Keeper {
     to_ring: u64,
     /// Since when and why nothing is taken.
     failure: Option<Failure>,
-    /// When the base is to be tried again.
+    /// When the base is to be tried again, and when that was told last.
     base_retry: Option<Instant>,
+    base_told: Option<Instant>,
     /// What the second thread does.
     busy: bool,
     committing: bool,
+    syncing: bool,
     unsynced: Option<Instant>,
+    /// Whether a sync has failed: what the journal has of the changes above the base may be lost.
+    distrusted: bool,
     last_change: Instant,
     shrunk: bool,
 }
@@ -106,7 +112,7 @@ struct Failure {
 impl Store {
     pub(super) fn new(
         path: PathBuf,
-        lock: File,
+        lock: Lock,
         durability: Durability,
         fold: Fold,
         meta: Meta,
@@ -167,9 +173,12 @@ impl Store {
             to_ring: 0,
             failure: None,
             base_retry: None,
+            base_told: None,
             busy: false,
             committing: false,
+            syncing: false,
             unsynced: None,
+            distrusted: false,
             last_change: Instant::now(),
             shrunk: true,
         };
@@ -340,6 +349,7 @@ impl Keeper {
         view.frozen = Some(Arc::new(std::mem::take(&mut view.recent)));
         self.committing = true;
         self.unsynced = None;
+        self.distrusted = false;
         self.store.meta.segment = self.store.journal.segment();
         self.commit();
     }
@@ -366,6 +376,7 @@ impl Keeper {
         match done {
             Ok(()) if self.committing => {
                 self.committing = false;
+                self.base_told = None;
                 self.store.fold.view.frozen = None;
             }
             Ok(()) => {}
@@ -373,12 +384,18 @@ impl Keeper {
                 self.base_retry = Some(Instant::now() + RETRY);
                 if self.store.fold.view.recent.bytes() > RECENT_BYTES {
                     self.fail("written", &e);
-                } else {
+                } else if self.base_told.is_none_or(|told| told.elapsed() >= COMPLAIN) {
+                    self.base_told = Some(Instant::now());
                     log::error!("{} cannot be brought up to date: {e}.", self.store.path.display());
                 }
             }
+            Err(e) if self.syncing => {
+                self.distrusted = true;
+                log::error!("{} cannot be synced: {e}. It is written anew.", self.store.path.display());
+            }
             Err(e) => log::error!("{}: {e}.", self.store.path.display()),
         }
+        self.syncing = false;
     }
 
     fn on_time(&mut self) {
@@ -388,9 +405,13 @@ impl Keeper {
         }
         if self.base_retry.is_some_and(|at| at <= now) {
             self.commit();
+        } else if self.distrusted && !self.committing && self.failure.is_none() {
+            self.distrusted = !self.store.fold.view.recent.is_empty();
+            self.freeze();
         } else if self.unsynced.is_some_and(|at| at + SYNC <= now) {
             self.unsynced = None;
             let file = Arc::clone(self.store.journal.file());
+            self.syncing = true;
             self.give(Job::Sync(file));
         } else if self.last_change + IDLE <= now && self.failure.is_none() && !self.committing {
             if !self.store.fold.view.recent.is_empty() {
@@ -407,6 +428,9 @@ impl Keeper {
     fn fail(&mut self, what: &str, why: &dyn std::fmt::Display) {
         let now = Instant::now();
         self.store.fold.view.forget_reader();
+        if what == "written" {
+            self.store.fold.view.group.may_be_known();
+        }
         let told = self.failure.as_ref().map(|f| f.told);
         if told.is_none() {
             self.post_all(|| Letter::StoreFailed(true));
@@ -471,7 +495,7 @@ impl Keeper {
         self.store.fold.view.forget_reader();
         self.store.fold.view.base.close();
         synced?;
-        match kept {
+        match kept && !self.distrusted {
             true => Ok(()),
             false => Err(io::Error::other(format!("{} could not be written", self.store.path.display()))),
         }

@@ -62,6 +62,11 @@ impl Session {
         self.kept.is_some() && (self.expiry_s > 0 || self.outgoing.has_rest())
     }
 
+    /// Whether a restart has to find more of it than a will.
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some() && self.expiry_s > 0
+    }
+
     fn state(&self) -> Box<SessionState> {
         let will = self.will.as_ref().map(|w| StoredWill { message: w.message.clone(), delay_s: w.delay_s });
         Box::new(SessionState {
@@ -175,6 +180,29 @@ impl Shard {
         Flow::Pause
     }
 
+    /// [`Shard::hold`] for a client of whose session its will alone is kept. A store that fails does not keep it waiting: the will is
+    /// then kept as soon as that is possible.
+    pub(in crate::broker) fn hold_for_will(&mut self, id: ConnId, emitted: u64) -> Flow {
+        if self.keeper.failed {
+            return Flow::Continue;
+        }
+        let flow = self.hold(id, emitted);
+        if matches!(flow, Flow::Pause) {
+            self.keeper.held_for_wills.push(id);
+        }
+        flow
+    }
+
+    pub(in crate::broker) fn on_store_failed(&mut self, failed: bool) {
+        self.keeper.failed = failed;
+        if failed && !self.keeper.held_for_wills.is_empty() {
+            for id in core::mem::take(&mut self.keeper.held_for_wills) {
+                self.conn(id).into_iter().for_each(|conn| conn.held = 0);
+            }
+            self.release_held();
+        }
+    }
+
     /// Messages that were given their packet ids wait for the record of that.
     pub(in crate::broker) fn wait_for_records(&mut self, index: u32) {
         let gate = self.gate();
@@ -199,6 +227,8 @@ impl Shard {
                 None => {}
             }
         }
+        let Shard { keeper, conns, .. } = self;
+        keeper.held_for_wills.retain(|id| conn_at(conns, *id).is_some_and(|c| c.held > opened));
         while let Some(&(gate, key)) = self.keeper.held.front()
             && gate <= opened
         {

@@ -244,6 +244,8 @@ pub(super) struct Keeper {
     held: VecDeque<(u64, SessionKey)>,
     /// Connections whose output waits for a gate.
     held_conns: Vec<ConnId>,
+    /// Those of them that wait for a will alone.
+    held_for_wills: Vec<ConnId>,
     forwards: forward::Forwards,
     endings: Slab<keep::Ending>,
 }
