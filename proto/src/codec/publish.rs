@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::wire::{Reader, put_binary, put_packet, put_packet_id, put_properties, topic_name};
+use super::wire::{Reader, put_header, put_packet, put_packet_id, put_properties, topic_name};
 use super::{
     DecodeError, EncodeError, Frame, PacketType, Properties, PropertyContext, QoS, ReasonCode, VARINT_MAX,
-    Version, put_varint, varint_len,
+    Version, varint_len,
 };
 
 /// PUBLISH: one message.
@@ -64,18 +64,17 @@ impl<'a> Publish<'a> {
     /// to the caller.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let at_most_once = self.qos == QoS::AtMostOnce;
-        if self.topic.len() > usize::from(u16::MAX) {
-            return Err(EncodeError::StringTooLong);
-        }
+        let Ok(topic_len) = u16::try_from(self.topic.len()) else { return Err(EncodeError::StringTooLong) };
         if !at_most_once && self.packet_id == 0 {
             return Err(EncodeError::PacketIdZero);
         }
         let remaining = self.remaining_len(version).ok_or(EncodeError::PacketTooLarge)?;
         out.reserve(1 + varint_len(remaining) + remaining as usize);
         let dup = self.dup && !at_most_once;
-        out.push(0x30 | u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain));
-        put_varint(remaining, out);
-        put_binary(self.topic.as_bytes(), out)?;
+        let first = 0x30 | u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
+        put_header(first, remaining, out);
+        out.extend_from_slice(&topic_len.to_be_bytes());
+        out.extend_from_slice(self.topic.as_bytes());
         if !at_most_once {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
@@ -90,8 +89,8 @@ impl<'a> Publish<'a> {
             len += 2;
         }
         if version.is_v5() {
-            let properties = u32::try_from(self.properties.raw().len()).ok()?;
-            len += varint_len(properties) + properties as usize;
+            let properties = self.properties.raw().len();
+            len += if properties == 0 { 1 } else { varint_len(u32::try_from(properties).ok()?) + properties };
         }
         u32::try_from(len).ok().filter(|&len| len <= VARINT_MAX)
     }
