@@ -174,13 +174,14 @@ impl<'a> Packet<'a> {
         let Some(packet_type) = frame.packet_type() else {
             return Err(DecodeError::protocol("packet type 0 is reserved", "MQTT 2.1.2"));
         };
-        if packet_type == PacketType::Publish {
-            return Ok(Packet::Publish(Publish::decode(version, frame)?));
+        match packet_type {
+            PacketType::Publish => Ok(Packet::Publish(Publish::decode(version, frame)?)),
+            PacketType::PubAck => Ok(Packet::PubAck(Ack::decode(version, packet_type, frame)?)),
+            _ => Packet::decode_control(version, packet_type, frame),
         }
-        Packet::decode_control(version, packet_type, frame)
     }
 
-    // Apart, or the short way of a PUBLISH carries what all the others need.
+    // Apart, or the short way of a PUBLISH or PUBACK carries what all the others need.
     #[inline(never)]
     fn decode_control(
         version: Version,
@@ -213,6 +214,7 @@ impl<'a> Packet<'a> {
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Packet::Publish(packet) => packet.encode(version, out),
+            Packet::PubAck(packet) => packet.encode(version, PacketType::PubAck, out),
             _ => self.encode_control(version, out),
         }
     }
