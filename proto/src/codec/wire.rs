@@ -284,7 +284,7 @@ pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
 }
 
 /// A string that may be a topic name: without wildcards. It may be empty.
-#[inline]
+#[inline(always)]
 pub(super) fn topic_name<'a>(bytes: &'a [u8], clause: &'static str) -> Result<&'a str, DecodeError> {
     match core::str::from_utf8(bytes) {
         Ok(text) if is_plain::<TOPIC_NAME>(bytes) || no_wildcards(text) && all_characters(text) => Ok(text),
