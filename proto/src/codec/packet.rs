@@ -168,17 +168,21 @@ pub enum Packet<'a> {
 
 impl<'a> Packet<'a> {
     /// Reads and checks a whole packet. A CONNECT says its version itself; `version` is not used for it.
-    #[inline]
+    // Always inlined: what it gives is large, and would be copied twice.
+    #[inline(always)]
     pub fn decode(version: Version, frame: Frame<'a>) -> Result<Self, DecodeError> {
         let Some(packet_type) = frame.packet_type() else {
             return Err(DecodeError::protocol("packet type 0 is reserved", "MQTT 2.1.2"));
         };
-        if packet_type == PacketType::Publish {
-            return Ok(Packet::Publish(Publish::decode(version, frame)?));
+        match packet_type {
+            PacketType::Publish => Ok(Packet::Publish(Publish::decode(version, frame)?)),
+            PacketType::PubAck => Ok(Packet::PubAck(Ack::decode(version, packet_type, frame)?)),
+            _ => Packet::decode_control(version, packet_type, frame),
         }
-        Packet::decode_control(version, packet_type, frame)
     }
 
+    // Apart, or the short way of a PUBLISH or PUBACK carries what all the others need.
+    #[inline(never)]
     fn decode_control(
         version: Version,
         packet_type: PacketType,
@@ -206,7 +210,17 @@ impl<'a> Packet<'a> {
 
     /// Appends the packet to `out`, which stays as it was on error. What the version cannot say (properties,
     /// reason codes) is left out. A CONNECT is written in its own version.
+    #[inline]
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match self {
+            Packet::Publish(packet) => packet.encode(version, out),
+            Packet::PubAck(packet) => packet.encode(version, PacketType::PubAck, out),
+            _ => self.encode_control(version, out),
+        }
+    }
+
+    #[inline(never)]
+    fn encode_control(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         match self {
             Packet::Connect(packet) => packet.encode(out),
             Packet::ConnAck(packet) => packet.encode(version, out),

@@ -386,19 +386,26 @@ impl<'a> Properties<'a> {
     }
 
     /// Reads the property length and the properties, where the version has them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(
         r: &mut Reader<'a>,
         version: Version,
         context: PropertyContext,
     ) -> Result<Self, DecodeError> {
-        if !version.is_v5() {
+        if !version.is_v5() || r.skip_zero() {
             return Ok(Properties::EMPTY);
         }
-        match r.varint()? {
-            0 => Ok(Properties::EMPTY),
-            len => Properties::validate(r.bytes(len as usize)?, context),
-        }
+        let (properties, rest) = Properties::read_some(*r, context)?;
+        *r = rest;
+        Ok(properties)
+    }
+
+    // Takes and gives the reader by value, so that the callers' one can stay in registers.
+    #[inline(never)]
+    fn read_some(mut r: Reader<'a>, context: PropertyContext) -> Result<(Self, Reader<'a>), DecodeError> {
+        let len = r.varint()?;
+        let properties = Properties::validate(r.bytes(len as usize)?, context)?;
+        Ok((properties, r))
     }
 }
 

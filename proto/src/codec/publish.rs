@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use super::wire::{Reader, put_binary, put_packet, put_packet_id, put_properties, topic_name};
+use super::wire::{Reader, put_header, put_packet, put_packet_id, put_properties, topic_name};
 use super::{
     DecodeError, EncodeError, Frame, PacketType, Properties, PropertyContext, QoS, ReasonCode, VARINT_MAX,
-    Version, put_varint, varint_len,
+    Version, varint_len,
 };
 
 /// PUBLISH: one message.
@@ -64,18 +64,17 @@ impl<'a> Publish<'a> {
     /// to the caller.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let at_most_once = self.qos == QoS::AtMostOnce;
-        if self.topic.len() > usize::from(u16::MAX) {
-            return Err(EncodeError::StringTooLong);
-        }
+        let Ok(topic_len) = u16::try_from(self.topic.len()) else { return Err(EncodeError::StringTooLong) };
         if !at_most_once && self.packet_id == 0 {
             return Err(EncodeError::PacketIdZero);
         }
         let remaining = self.remaining_len(version).ok_or(EncodeError::PacketTooLarge)?;
         out.reserve(1 + varint_len(remaining) + remaining as usize);
         let dup = self.dup && !at_most_once;
-        out.push(0x30 | u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain));
-        put_varint(remaining, out);
-        put_binary(self.topic.as_bytes(), out)?;
+        let first = 0x30 | u8::from(dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
+        put_header(first, remaining, out);
+        out.extend_from_slice(&topic_len.to_be_bytes());
+        out.extend_from_slice(self.topic.as_bytes());
         if !at_most_once {
             out.extend_from_slice(&self.packet_id.to_be_bytes());
         }
@@ -90,8 +89,8 @@ impl<'a> Publish<'a> {
             len += 2;
         }
         if version.is_v5() {
-            let properties = u32::try_from(self.properties.raw().len()).ok()?;
-            len += varint_len(properties) + properties as usize;
+            let properties = self.properties.raw().len();
+            len += if properties == 0 { 1 } else { varint_len(u32::try_from(properties).ok()?) + properties };
         }
         u32::try_from(len).ok().filter(|&len| len <= VARINT_MAX)
     }
@@ -116,31 +115,58 @@ impl<'a> Ack<'a> {
     }
 
     /// Reads and checks an acknowledgement of the given type.
+    #[inline]
     pub fn decode(version: Version, packet_type: PacketType, frame: Frame<'a>) -> Result<Self, DecodeError> {
         // [MQTT-3.6.1-1]
         frame.check_flags(version, packet_type.flags())?;
         let mut r = Reader::new(frame.body);
-        let mut ack = Ack::new(r.packet_id("MQTT-2.2.1-5")?, ReasonCode::Success);
+        let ack = Ack::new(r.packet_id("MQTT-2.2.1-5")?, ReasonCode::Success);
         // The reason code may be left out when it is Success, then the property length when it is 0.
-        if version.is_v5() && !r.is_empty() {
+        if r.is_empty() {
+            return Ok(ack);
+        }
+        ack.decode_reason(version, packet_type, r)
+    }
+
+    #[inline(never)]
+    fn decode_reason(
+        mut self,
+        version: Version,
+        packet_type: PacketType,
+        mut r: Reader<'a>,
+    ) -> Result<Self, DecodeError> {
+        if version.is_v5() {
             // [MQTT-3.4.2-1], [MQTT-3.5.2-1], [MQTT-3.6.2-1], [MQTT-3.7.2-1]
-            ack.reason = ReasonCode::read(r.u8()?, packet_type, "MQTT-3.4.2-1")?;
+            self.reason = ReasonCode::read(r.u8()?, packet_type, "MQTT-3.4.2-1")?;
             if !r.is_empty() {
-                ack.properties = Properties::read(&mut r, version, PropertyContext::Packet(packet_type))?;
+                self.properties = Properties::read(&mut r, version, PropertyContext::Packet(packet_type))?;
             }
         }
         r.finish()?;
-        Ok(ack)
+        Ok(self)
     }
 
     /// Appends the packet as one of the given type, in its shortest form.
+    #[inline]
     pub fn encode(
         &self,
         version: Version,
         packet_type: PacketType,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        put_packet(packet_type.first_byte(), out, |out| {
+        let first = packet_type.first_byte();
+        let plain = !version.is_v5() || self.reason == ReasonCode::Success && self.properties.is_empty();
+        if plain && self.packet_id != 0 {
+            let [high, low] = self.packet_id.to_be_bytes();
+            out.extend_from_slice(&[first, 2, high, low]);
+            return Ok(());
+        }
+        self.encode_reason(version, first, out)
+    }
+
+    #[inline(never)]
+    fn encode_reason(&self, version: Version, first: u8, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        put_packet(first, out, |out| {
             put_packet_id(self.packet_id, out)?;
             put_reason(version, self.reason, self.properties, out)
         })

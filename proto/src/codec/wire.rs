@@ -55,13 +55,9 @@ pub fn read_varint(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
 /// Appends `text` with its length before it.
 #[inline]
 pub fn put_string(text: &str, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    let found = scan(text.as_bytes());
-    if found.control {
+    if !is_plain::<ANY>(text.as_bytes()) && !all_characters(text) {
         let nul = text.as_bytes().contains(&0);
         return Err(if nul { EncodeError::StringHasNul } else { EncodeError::StringHasControl });
-    }
-    if found.high && !all_characters(text) {
-        return Err(EncodeError::StringHasControl);
     }
     put_binary(text.as_bytes(), out)
 }
@@ -73,6 +69,20 @@ pub fn put_binary(data: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(data);
     Ok(())
+}
+
+/// Appends a fixed header: the first byte of a packet and its Remaining Length.
+#[inline]
+pub(super) fn put_header(first: u8, remaining: u32, out: &mut Vec<u8>) {
+    // All at once: each piece looks for room.
+    match remaining {
+        0..0x80 => out.extend_from_slice(&[first, remaining as u8]),
+        0x80..0x4000 => out.extend_from_slice(&[first, remaining as u8 | 0x80, (remaining >> 7) as u8]),
+        _ => {
+            out.push(first);
+            put_varint(remaining, out);
+        }
+    }
 }
 
 /// Appends a packet: its first byte, the Remaining Length and what `body` appends. On error `out` is as before.
@@ -113,17 +123,27 @@ fn set_length(start: usize, out: &mut Vec<u8>) -> Result<(), EncodeError> {
 }
 
 /// Appends the property length, 0 for none [MQTT-2.2.2-1], and the properties, where the version has them.
-#[inline]
+#[inline(always)]
 pub(super) fn put_properties(
     version: Version,
     properties: Properties<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
-    if version.is_v5() {
-        let len = u32::try_from(properties.raw().len()).ok().filter(|&len| len <= VARINT_MAX);
-        put_varint(len.ok_or(EncodeError::PacketTooLarge)?, out);
-        out.extend_from_slice(properties.raw());
+    if !version.is_v5() {
+        return Ok(());
     }
+    if properties.is_empty() {
+        out.push(0);
+        return Ok(());
+    }
+    put_some_properties(properties.raw(), out)
+}
+
+#[inline(never)]
+fn put_some_properties(raw: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let len = u32::try_from(raw.len()).ok().filter(|&len| len <= VARINT_MAX);
+    put_varint(len.ok_or(EncodeError::PacketTooLarge)?, out);
+    out.extend_from_slice(raw);
     Ok(())
 }
 
@@ -164,6 +184,14 @@ impl<'a> Reader<'a> {
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
+    }
+
+    /// Moves over a zero byte, if that is next.
+    #[inline]
+    pub fn skip_zero(&mut self) -> bool {
+        let [0, rest @ ..] = self.rest else { return false };
+        self.rest = rest;
+        true
     }
 
     #[inline]
@@ -256,46 +284,40 @@ const TOO_SHORT: DecodeError =
 /// Well-formed UTF-8 without control characters and code points that are no characters.
 #[inline]
 pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
-    read_text(bytes, &scan(bytes))
+    match core::str::from_utf8(bytes) {
+        Ok(text) if is_plain::<ANY>(bytes) || all_characters(text) => Ok(text),
+        _ => Err(wrong_text(bytes)),
+    }
 }
 
 /// A string that may be a topic name: without wildcards. It may be empty.
-#[inline]
+#[inline(always)]
 pub(super) fn topic_name<'a>(bytes: &'a [u8], clause: &'static str) -> Result<&'a str, DecodeError> {
-    let found = scan(bytes);
-    let text = read_text(bytes, &found)?;
-    if found.wildcard {
-        return Err(DecodeError::malformed("a topic name contains a wildcard character", clause));
+    match core::str::from_utf8(bytes) {
+        Ok(text) if is_plain::<TOPIC_NAME>(bytes) || no_wildcards(text) && all_characters(text) => Ok(text),
+        Ok(text) if all_characters(text) => {
+            Err(DecodeError::malformed("a topic name contains a wildcard character", clause))
+        }
+        _ => Err(wrong_text(bytes)),
     }
-    Ok(text)
 }
 
-#[inline]
-fn read_text<'a>(bytes: &'a [u8], found: &Found) -> Result<&'a str, DecodeError> {
-    if found.control {
-        return Err(has_control(bytes));
+#[cold]
+fn wrong_text(bytes: &[u8]) -> DecodeError {
+    // [MQTT-1.5.4-2], 3.1.1: [MQTT-1.5.3-2]
+    if bytes.contains(&0) {
+        return HAS_NUL;
     }
     // [MQTT-1.5.4-1], 3.1.1: [MQTT-1.5.3-1]
-    let Ok(text) = core::str::from_utf8(bytes) else { return Err(ILL_FORMED) };
-    if found.high && !all_characters(text) {
-        return Err(HAS_CONTROL);
-    }
-    Ok(text)
+    let control = bytes.iter().any(u8::is_ascii_control) || core::str::from_utf8(bytes).is_ok();
+    if control { HAS_CONTROL } else { ILL_FORMED }
 }
 
+const HAS_NUL: DecodeError = DecodeError::malformed("a string contains the null character", "MQTT-1.5.4-2");
 const ILL_FORMED: DecodeError = DecodeError::malformed("a string is not well-formed UTF-8", "MQTT-1.5.4-1");
 // A receiver may refuse these.
 const HAS_CONTROL: DecodeError =
     DecodeError::malformed("a string contains a control character or what is no character", "MQTT 1.5.4");
-
-#[cold]
-fn has_control(bytes: &[u8]) -> DecodeError {
-    // [MQTT-1.5.4-2], 3.1.1: [MQTT-1.5.3-2]
-    if bytes.contains(&0) {
-        return DecodeError::malformed("a string contains the null character", "MQTT-1.5.4-2");
-    }
-    HAS_CONTROL
-}
 
 /// Whether strings may have this code point: neither a control character (U+0000 to U+001F, U+007F to U+009F) nor one
 /// that is no character (U+FDD0 to U+FDEF, and the last two of every plane).
@@ -304,53 +326,57 @@ pub(crate) fn is_character(c: char) -> bool {
     !c.is_control() && !matches!(code, 0xfdd0..=0xfdef) && code & 0xfffe != 0xfffe
 }
 
-/// Whether a string beyond ASCII has nothing but characters.
+#[inline(never)]
+fn no_wildcards(text: &str) -> bool {
+    !text.bytes().any(|byte| byte == b'+' || byte == b'#')
+}
+
+/// Whether a string has nothing but characters.
+#[inline(never)]
 fn all_characters(text: &str) -> bool {
     // Their first bytes, which most strings have none of.
-    let suspicious = text.bytes().fold(false, |found, byte| found | (byte == 0xc2) | (byte >= 0xef));
+    let suspicious = text
+        .bytes()
+        .fold(false, |found, byte| found | byte.is_ascii_control() | (byte == 0xc2) | (byte >= 0xef));
     !suspicious || text.chars().all(is_character)
 }
 
-struct Found {
-    /// U+0000 to U+001F, or U+007F.
-    control: bool,
-    wildcard: bool,
-    /// Something beyond ASCII.
-    high: bool,
+/// For [`is_plain`]: strings that may have wildcards, and those that may not.
+const ANY: bool = true;
+const TOPIC_NAME: bool = false;
+
+/// Whether there is nothing but ASCII without control characters, and, where they may not be, without wildcards.
+/// Most strings are that.
+#[inline(always)]
+fn is_plain<const WILDCARDS: bool>(bytes: &[u8]) -> bool {
+    // The last sixteen overlap those before them, so that there is no tail.
+    let Some(last) = bytes.last_chunk() else { return all_plain::<WILDCARDS>(&padded(bytes)) };
+    all_plain::<WILDCARDS>(last) && bytes.as_chunks().0.iter().all(all_plain::<WILDCARDS>)
 }
 
-/// Looks for control characters, `+` and `#`, eight bytes at a time. In UTF-8 their bytes stand for nothing else.
-#[inline]
-fn scan(bytes: &[u8]) -> Found {
-    let Some(last) = bytes.last_chunk::<8>() else { return look(u64::from_le_bytes(padded(bytes))) };
-    // The last word overlaps the one before it, so that there is no tail.
-    let mut found = look(u64::from_le_bytes(*last));
-    for chunk in bytes.as_chunks::<8>().0 {
-        let here = look(u64::from_le_bytes(*chunk));
-        found.control |= here.control;
-        found.wildcard |= here.wildcard;
-        found.high |= here.high;
-    }
-    found
+/// Without a branch for a byte: the compiler makes vector instructions of it.
+#[inline(always)]
+fn all_plain<const WILDCARDS: bool>(bytes: &[u8; 16]) -> bool {
+    bytes.iter().fold(true, |plain, &byte| {
+        // As a signed number what is beyond ASCII is negative.
+        let ascii = (byte as i8 >= 0x20) & (byte != 0x7f);
+        // One bit tells `+` from `#`.
+        let wildcard = byte | 0x08 == b'+';
+        plain & ascii & (WILDCARDS | !wildcard)
+    })
 }
 
-#[inline]
-fn look(word: u64) -> Found {
-    let wildcard = zero_byte(word ^ repeat(b'+')) | zero_byte(word ^ repeat(b'#'));
-    // Below 0x20 the one borrows, at 0x7f the other carries; only beside 0xff, which UTF-8 has nowhere, does
-    // that spread to a neighbour.
-    let control = (word.wrapping_sub(repeat(0x20)) | word.wrapping_add(repeat(1))) & !word & repeat(0x80);
-    Found { control: control != 0, wildcard: wildcard != 0, high: word & repeat(0x80) != 0 }
-}
-
-/// Fewer than eight bytes as eight: some stand twice, or spaces fill up.
-#[inline]
-fn padded(bytes: &[u8]) -> [u8; 8] {
-    if let (Some(&[a, b, c, d]), Some(&[e, f, g, h])) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return [a, b, c, d, e, f, g, h];
-    }
-    let mut padded = [b' '; 8];
-    if let (Some(&first), Some(&middle), Some(&last)) =
+/// Fewer than sixteen bytes as sixteen: some stand twice, or spaces fill up.
+#[inline(always)]
+fn padded(bytes: &[u8]) -> [u8; 16] {
+    let mut padded = [b' '; 16];
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        padded[..8].copy_from_slice(first);
+        padded[8..].copy_from_slice(last);
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        padded[..4].copy_from_slice(first);
+        padded[4..8].copy_from_slice(last);
+    } else if let (Some(&first), Some(&middle), Some(&last)) =
         (bytes.first(), bytes.get(bytes.len() / 2), bytes.last())
     {
         padded[..3].copy_from_slice(&[first, middle, last]);
@@ -358,12 +384,29 @@ fn padded(bytes: &[u8]) -> [u8; 8] {
     padded
 }
 
-const fn repeat(byte: u8) -> u64 {
-    byte as u64 * 0x0101_0101_0101_0101
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
 
-/// Not zero when one of the bytes of `word` is.
-#[inline]
-const fn zero_byte(word: u64) -> u64 {
-    word.wrapping_sub(repeat(0x01)) & !word & repeat(0x80)
+    #[test]
+    fn every_byte_is_looked_at_in_strings_of_all_lengths() {
+        for len in 0..70 {
+            let mut bytes = vec![b'a'; len];
+            assert!(text(&bytes).is_ok() && topic_name(&bytes, "").is_ok());
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    bytes[at] = byte;
+                    let printable = (0x20..0x7f).contains(&byte);
+                    assert_eq!(text(&bytes).is_ok(), printable, "{byte:#x} at {at} of {len}");
+                    let good = printable && byte != b'+' && byte != b'#';
+                    assert_eq!(topic_name(&bytes, "").is_ok(), good, "{byte:#x} at {at} of {len}");
+                    if let Ok(text) = core::str::from_utf8(&bytes) {
+                        assert_eq!(put_string(text, &mut Vec::new()).is_ok(), printable);
+                    }
+                }
+                bytes[at] = b'a';
+            }
+        }
+    }
 }
