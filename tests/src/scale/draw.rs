@@ -100,7 +100,8 @@ fn plot(title: &str, along: &str, unit: &str, points: &[&Point]) -> String {
         let _ = writeln!(svg, "<path class=\"{class}\" d=\"M{at:.1} {TOP}V{BOTTOM}\"/>");
         if let Some(label) = label {
             let below = BOTTOM + 20.0;
-            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{label}</text>");
+            let _ =
+                writeln!(svg, "<text x=\"{at:.1}\" y=\"{below:.1}\" text-anchor=\"middle\">{label}</text>");
         }
     }
     for (value, label) in y.ticks() {

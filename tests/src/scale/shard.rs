@@ -238,6 +238,11 @@ pub(super) fn retained(plan: &Plan, each: &mut dyn FnMut(Point)) {
         for i in draws(n, count) {
             bench.send(conn, &subscribe(1, [retained_topic(i)], 0));
         }
-        each(point("retained", "shard, subscribe to one topic", n, (cpu_ns() - begin) as f64 / 1e3 / count as f64));
+        each(point(
+            "retained",
+            "shard, subscribe to one topic",
+            n,
+            (cpu_ns() - begin) as f64 / 1e3 / count as f64,
+        ));
     }
 }

@@ -67,7 +67,14 @@ impl Bench {
         (self.target.cpu_ns() - begin) as f64 / 1e3 / (sent * receivers) as f64
     }
 
-    fn repeat(&mut self, plan: &Plan, publisher: usize, messages: &[Vec<u8>], window: usize, to: usize) -> f64 {
+    fn repeat(
+        &mut self,
+        plan: &Plan,
+        publisher: usize,
+        messages: &[Vec<u8>],
+        window: usize,
+        to: usize,
+    ) -> f64 {
         self.time(publisher, messages, window, to);
         median((0..plan.runs).map(|_| self.time(publisher, messages, window, to)).collect())
     }
@@ -124,7 +131,7 @@ pub(super) fn connections(plan: &Plan, each: &mut dyn FnMut(Point)) {
         let y = bench.repeat(plan, publisher, &to(n, 131_072), WINDOW, 1);
         each(point("connections", "broker, 64 outstanding", n, y));
         let y = bench.repeat(plan, publisher, &to(n.min(100), 131_072), WINDOW, 1);
-        each(point("connections", "broker, 64 outstanding to at most 100 of them", n, y));
+        each(point("connections", "broker, 64 outstanding, 100 active", n, y));
     }
 }
 
