@@ -1,7 +1,7 @@
 //! One thread, one poll, one shard: reads what arrives, drives the shard, writes what it says.
 //!
-//! A turn hands in everything the poll brought, then drains the shard's outputs, so that a burst of
-//! messages to one connection is one write. What a turn does for one connection is bounded by the read
+//! A turn hands in everything the poll brought, and drains the shard's outputs at its end and after every few events,
+//! so that a burst of messages to one connection is one write. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
 mod reception;
