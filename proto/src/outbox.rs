@@ -3,6 +3,7 @@
 //! An empty outbox holds no heap: its buffer goes back to the [`Pool`] of whoever owns the connections.
 
 use crate::message::Message;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -19,13 +20,19 @@ struct Shared {
     from: usize,
 }
 
+#[derive(Debug, Default)]
+struct AllShared {
+    pieces: VecDeque<Shared>,
+    bytes: usize,
+}
+
 /// Bytes waiting for a transport.
 #[derive(Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
     head: usize,
-    shared: VecDeque<Shared>,
-    shared_bytes: usize,
+    /// Boxed: most outboxes have none.
+    shared: Option<Box<AllShared>>,
 }
 
 impl core::fmt::Debug for Outbox {
@@ -38,7 +45,7 @@ impl core::fmt::Debug for Outbox {
 impl Outbox {
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.head + self.shared_bytes
+        self.bytes.len() - self.head + self.shared.as_ref().map_or(0, |shared| shared.bytes)
     }
 
     /// Whether nothing waits.
@@ -49,35 +56,38 @@ impl Outbox {
     /// The waiting bytes in order, in pieces fit for a vectored write.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let mut at = self.head;
-        let inner = self.shared.iter().flat_map(move |s| {
+        let pieces = self.shared.iter().flat_map(|shared| &shared.pieces);
+        let inner = pieces.flat_map(move |s| {
             let copied = &self.bytes[at..s.at];
             at = s.at;
             [copied, &s.message.bytes()[s.from..]]
         });
-        let last = self.shared.back().map_or(self.head, |s| s.at);
+        let last = self.shared.as_ref().and_then(|s| s.pieces.back()).map_or(self.head, |s| s.at);
         inner.chain(core::iter::once(&self.bytes[last..])).filter(|c| !c.is_empty())
     }
 
     /// Forgets the first `n` bytes: they have been written. More than [`Outbox::len`] empties it.
     pub fn advance(&mut self, mut n: usize) {
         loop {
-            let copied = self.shared.front().map_or(self.bytes.len(), |s| s.at) - self.head;
+            let first = self.shared.as_ref().and_then(|shared| shared.pieces.front());
+            let copied = first.map_or(self.bytes.len(), |s| s.at) - self.head;
             let step = n.min(copied);
             self.head += step;
             n -= step;
-            let Some(front) = self.shared.front_mut() else { return };
+            let Some(shared) = &mut self.shared else { return };
+            let Some(front) = shared.pieces.front_mut() else { return };
             if step < copied || n == 0 {
                 return;
             }
             let left = front.message.size() - front.from;
             let step = n.min(left);
             front.from += step;
-            self.shared_bytes -= step;
+            shared.bytes -= step;
             n -= step;
             if step < left {
                 return;
             }
-            self.shared.pop_front();
+            shared.pieces.pop_front();
         }
     }
 
@@ -94,7 +104,7 @@ impl Outbox {
     /// Moves what waits to the front of the buffer, so that a slow reader's buffer does not creep.
     fn drop_written(&mut self) {
         self.bytes.drain(..self.head);
-        for s in &mut self.shared {
+        for s in self.shared.iter_mut().flat_map(|shared| &mut shared.pieces) {
             s.at -= self.head;
         }
         self.head = 0;
@@ -105,8 +115,9 @@ impl Outbox {
         let from = message.payload_at();
         let len = message.size() - from;
         if len > 0 {
-            self.shared_bytes += len;
-            self.shared.push_back(Shared { at: self.bytes.len(), message: message.clone(), from });
+            let shared = self.shared.get_or_insert_default();
+            shared.bytes += len;
+            shared.pieces.push_back(Shared { at: self.bytes.len(), message: message.clone(), from });
         }
     }
 
@@ -115,7 +126,7 @@ impl Outbox {
         if self.is_empty() && self.bytes.capacity() > 0 {
             pool.give(core::mem::take(&mut self.bytes));
             self.head = 0;
-            self.shared = VecDeque::new();
+            self.shared = None;
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod matrix;
 pub mod overload;
 pub mod process;
 pub mod random;
+pub mod scale;
 pub mod sim;
 pub mod soak;
 pub mod wire;

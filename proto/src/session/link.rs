@@ -78,11 +78,15 @@ pub enum Sent {
     TooLarge,
 }
 
-/// Topic aliases this side has told the peer: the first topics sent get one each.
+/// Topic aliases. Few connections use them.
 #[derive(Debug, Default)]
-struct AliasesOut {
-    max: u16,
-    topics: Vec<Box<[u8]>>,
+struct Aliases {
+    /// Those the peer has told, by number.
+    incoming: Vec<Box<str>>,
+    /// Those this side has told the peer: the first topics sent get one each.
+    outgoing: Vec<Box<[u8]>>,
+    /// How many bytes the topics of all of them have.
+    bytes: usize,
 }
 
 /// The volatile part of one end of a connection.
@@ -111,10 +115,9 @@ pub struct Link {
     acks: VecDeque<PendingAck>,
     /// How many of those end their message: PUBACK, and PUBREC with an error.
     final_acks: u32,
-    aliases_in: Vec<Box<str>>,
-    aliases_out: AliasesOut,
-    /// How many bytes the topics of all of them have.
-    alias_bytes: usize,
+    /// How many aliases may be used towards the peer.
+    aliases_out_max: u16,
+    aliases: Option<Box<Aliases>>,
 }
 
 impl Link {
@@ -133,22 +136,24 @@ impl Link {
             unreleased: 0,
             acks: VecDeque::new(),
             final_acks: 0,
-            aliases_in: Vec::new(),
-            aliases_out: AliasesOut::default(),
-            alias_bytes: 0,
+            aliases_out_max: 0,
+            aliases: None,
         }
     }
 
     /// Sets how many topic aliases may be used towards the peer [MQTT-3.3.2-9] [MQTT-3.3.2-11]; a new link has none
     /// [MQTT-3.3.2-7].
     pub fn allow_aliases_out(&mut self, max: u16) {
-        self.alias_bytes -= self.aliases_out.topics.iter().map(|topic| topic.len()).sum::<usize>();
-        self.aliases_out = AliasesOut { max, topics: Vec::new() };
+        self.aliases_out_max = max;
+        if let Some(aliases) = &mut self.aliases {
+            aliases.bytes -= aliases.outgoing.iter().map(|topic| topic.len()).sum::<usize>();
+            aliases.outgoing = Vec::new();
+        }
     }
 
     /// How many bytes the topics that have an alias take up.
     pub fn alias_bytes(&self) -> usize {
-        self.alias_bytes
+        self.aliases.as_ref().map_or(0, |aliases| aliases.bytes)
     }
 
     /// Encodes any packet into the outbox.
@@ -252,34 +257,35 @@ impl Link {
         }
         let at = usize::from(alias) - 1;
         if topic.is_empty() {
-            return match self.aliases_in.get(at) {
+            return match self.aliases.as_ref().and_then(|aliases| aliases.incoming.get(at)) {
                 Some(known) if !known.is_empty() => Ok(known),
                 _ => Err(ReasonCode::ProtocolError),
             };
         }
-        if self.aliases_in.len() <= at {
-            self.aliases_in.resize(at + 1, Box::default());
+        let aliases = self.aliases.get_or_insert_default();
+        if aliases.incoming.len() <= at {
+            aliases.incoming.resize(at + 1, Box::default());
         }
-        if *self.aliases_in[at] != *topic {
-            self.alias_bytes = self.alias_bytes - self.aliases_in[at].len() + topic.len();
-            self.aliases_in[at] = topic.into();
+        if *aliases.incoming[at] != *topic {
+            aliases.bytes = aliases.bytes - aliases.incoming[at].len() + topic.len();
+            aliases.incoming[at] = topic.into();
         }
         Ok(topic)
     }
 
     /// The alias for a topic, if it has or can have one, and whether the peer knows it.
     fn alias_for(&mut self, topic: &[u8]) -> Option<(u16, bool)> {
-        let out = &mut self.aliases_out;
-        if out.max == 0 || topic.len() < 3 {
+        if self.aliases_out_max == 0 || topic.len() < 3 {
             return None;
         }
-        if let Some(at) = out.topics.iter().position(|t| **t == *topic) {
+        let aliases = self.aliases.get_or_insert_default();
+        if let Some(at) = aliases.outgoing.iter().position(|t| **t == *topic) {
             return Some((at as u16 + 1, true));
         }
-        if out.topics.len() < usize::from(out.max) {
-            out.topics.push(topic.into());
-            self.alias_bytes += topic.len();
-            return Some((out.topics.len() as u16, false));
+        if aliases.outgoing.len() < usize::from(self.aliases_out_max) {
+            aliases.outgoing.push(topic.into());
+            aliases.bytes += topic.len();
+            return Some((aliases.outgoing.len() as u16, false));
         }
         None
     }

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 
 /// The subscription identifiers a delivered message carries (5.0). Most carry none or one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::box_collection, reason = "there is one of these in every message that waits")]
 pub enum SubscriptionIds {
     /// No matching subscription has one.
     #[default]
@@ -21,7 +22,7 @@ pub enum SubscriptionIds {
     /// One has.
     One(u32),
     /// Several overlapping ones have.
-    Many(Vec<u32>),
+    Many(Box<Vec<u32>>),
 }
 
 impl SubscriptionIds {
@@ -41,7 +42,7 @@ impl SubscriptionIds {
         }
         *self = match core::mem::take(self) {
             SubscriptionIds::None => SubscriptionIds::One(id),
-            SubscriptionIds::One(first) => SubscriptionIds::Many(alloc::vec![first, id]),
+            SubscriptionIds::One(first) => SubscriptionIds::Many(Box::new(alloc::vec![first, id])),
             SubscriptionIds::Many(mut ids) => {
                 ids.push(id);
                 SubscriptionIds::Many(ids)
@@ -165,27 +166,28 @@ pub struct Rest {
 
 /// Messages on their way out: in flight, then queued, then the rest that is in the store alone.
 #[derive(Debug, Default)]
+#[allow(clippy::box_collection, reason = "there is one of these in every session")]
 pub struct Outgoing {
     last_id: u16,
     /// How many entries in flight, from the front, have been sent on this connection.
     sent: usize,
     /// How many of those are not done.
-    on_wire: usize,
+    on_wire: u32,
     /// How many bytes of payload those hold that the peer has not confirmed to have.
     on_wire_bytes: u64,
     /// How many in flight are not done.
-    live: usize,
+    live: u32,
     in_flight: VecDeque<InFlight>,
     queue: VecDeque<Delivery>,
     queue_bytes: u64,
     /// How many of them are of QoS 0.
-    queue_qos0: usize,
+    queue_qos0: u32,
     /// The one of QoS 0 that is being sent.
-    passing: Option<Delivery>,
+    passing: Option<Box<Delivery>>,
     /// What follows in the store.
     rest: Option<Box<Rest>>,
     /// Ids in use by SUBSCRIBE and UNSUBSCRIBE (clients only).
-    reserved: Vec<u16>,
+    reserved: Option<Box<Vec<u16>>>,
 }
 
 impl Outgoing {
@@ -196,7 +198,7 @@ impl Outgoing {
 
     /// How many messages are in flight.
     pub fn in_flight(&self) -> usize {
-        self.live
+        self.live as usize
     }
 
     /// How many messages are queued behind those in flight.
@@ -217,7 +219,7 @@ impl Outgoing {
     /// Queues a message; [`Outgoing::next`] tells when to send it. The caller holds the limits.
     pub fn push(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.size();
-        self.queue_qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
+        self.queue_qos0 += u32::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(delivery);
     }
 
@@ -282,7 +284,7 @@ impl Outgoing {
     pub fn restore_sent(&mut self, packet_id: u16) {
         if let Some(delivery) = self.queue.pop_back() {
             self.queue_bytes -= delivery.size();
-            self.queue_qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
+            self.queue_qos0 -= u32::from(delivery.qos == QoS::AtMostOnce);
             self.restore(packet_id, delivery.seq, Some(delivery));
         }
     }
@@ -356,7 +358,7 @@ impl Outgoing {
             let packet_id = if passes { self.last_id } else { self.free_id()? };
             let delivery = self.queue.pop_front()?;
             self.queue_bytes -= delivery.size();
-            self.queue_qos0 -= usize::from(passes);
+            self.queue_qos0 -= u32::from(passes);
             if self.queue.is_empty() && self.queue.capacity() > 64 {
                 self.queue = VecDeque::new();
             }
@@ -367,7 +369,7 @@ impl Outgoing {
                 continue;
             }
             if passes {
-                let delivery = self.passing.insert(delivery);
+                let delivery = self.passing.insert(Box::new(delivery));
                 return Some(ToSend::Publish { packet_id: 0, dup: false, first: true, delivery });
             }
             self.sent += 1;
@@ -388,7 +390,7 @@ impl Outgoing {
     }
 
     fn is_full(&self, window: Window) -> bool {
-        self.on_wire >= usize::from(window.messages) || self.on_wire_bytes >= window.bytes
+        self.on_wire >= u32::from(window.messages) || self.on_wire_bytes >= window.bytes
     }
 
     /// The next packet id, unless the oldest message in flight still has it [MQTT-2.2.1-4].
@@ -396,12 +398,13 @@ impl Outgoing {
         let front = self.in_flight.front().map_or(0, |e| e.packet_id);
         let mut id = self.last_id;
         // With all reserved ones skipped, one more is free.
-        for _ in 0..=self.reserved.len() {
+        let reserved = self.reserved.as_ref().map_or(&[][..], |ids| ids);
+        for _ in 0..=reserved.len() {
             id = if id == u16::MAX { 1 } else { id + 1 };
             if id == front {
                 return None;
             }
-            if !self.reserved.contains(&id) {
+            if !reserved.contains(&id) {
                 return Some(id);
             }
         }
@@ -413,14 +416,15 @@ impl Outgoing {
     pub fn reserve(&mut self) -> Option<u16> {
         let id = self.free_id()?;
         self.last_id = id;
-        self.reserved.push(id);
+        self.reserved.get_or_insert_default().push(id);
         Some(id)
     }
 
     /// Gives a packet id of [`Outgoing::reserve`] back; whether it was one.
     pub fn unreserve(&mut self, packet_id: u16) -> bool {
-        let at = self.reserved.iter().position(|&id| id == packet_id);
-        at.map(|at| self.reserved.swap_remove(at)).is_some()
+        let Some(reserved) = &mut self.reserved else { return false };
+        let at = reserved.iter().position(|&id| id == packet_id);
+        at.map(|at| reserved.swap_remove(at)).is_some()
     }
 
     /// The message in flight with this id, as long as the receiver has not confirmed that it has it.
@@ -432,7 +436,7 @@ impl Outgoing {
     /// takes): behave as if it had been [MQTT-3.1.2-25].
     pub fn discard(&mut self, packet_id: u16) -> Option<Delivery> {
         if packet_id == 0 {
-            return self.passing.take();
+            return self.passing.take().map(|delivery| *delivery);
         }
         let at = self.find(packet_id)?;
         self.finish(at).1
@@ -465,7 +469,7 @@ impl Outgoing {
             self.in_flight.pop_front();
             self.sent = self.sent.saturating_sub(1);
         }
-        if self.in_flight.len() > 2 * self.live + 16 && self.sent == self.in_flight.len() {
+        if self.in_flight.len() > 2 * self.live as usize + 16 && self.sent == self.in_flight.len() {
             self.in_flight.retain(|e| e.stage != Stage::Done);
             self.sent = self.in_flight.len();
         }

@@ -1,7 +1,7 @@
 //! One thread, one poll, one shard: reads what arrives, drives the shard, writes what it says.
 //!
-//! A turn hands in everything the poll brought, then drains the shard's outputs, so that a burst of
-//! messages to one connection is one write. What a turn does for one connection is bounded by the read
+//! A turn hands in everything the poll brought, and drains the shard's outputs at its end and after every few events,
+//! so that a burst of messages to one connection is one write. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
 mod reception;
@@ -68,6 +68,8 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// What is handed in at most before outputs are drained, so that outboxes are tried before they grow.
 const FLUSH_BYTES: usize = 1 << 20;
 const EVENTS_PER_TURN: usize = 1024;
+/// After so many of them outputs are drained as well: what the first of many brought does not wait for the last.
+const EVENTS_PER_FLUSH: usize = 32;
 /// After so many turns timers are looked at though not all events have been.
 const UNSEEN_TURNS: u32 = 64;
 /// How long a connection stays that the shard has closed with a word, so that its client can read it: what a
@@ -184,7 +186,10 @@ impl Worker {
             if Census::is_needed(&self.config) {
                 self.census.hear(now, &mut self.shard);
             }
-            for event in &events {
+            for (i, event) in events.iter().enumerate() {
+                if i % EVENTS_PER_FLUSH == EVENTS_PER_FLUSH - 1 {
+                    self.flush(now);
+                }
                 self.on_event(now, event);
             }
             self.take_letters(now);

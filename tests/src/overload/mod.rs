@@ -6,9 +6,9 @@
 
 mod bystander;
 mod horde;
-mod packets;
+pub(crate) mod packets;
 mod scenarios;
-mod target;
+pub(crate) mod target;
 
 use std::fmt::Write;
 use std::thread;

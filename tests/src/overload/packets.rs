@@ -2,12 +2,12 @@
 
 /// How a session begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Session {
+pub(crate) enum Session {
     Clean,
     Kept,
 }
 
-pub(super) fn connect(id: &str, session: Session, will: Option<&str>) -> Vec<u8> {
+pub(crate) fn connect(id: &str, session: Session, will: Option<&str>) -> Vec<u8> {
     let clean = u8::from(session == Session::Clean) << 1;
     let flags = clean | u8::from(will.is_some()) << 2;
     let mut body = [b"\0\x04MQTT\x04", &[flags, 0, 0][..], &string(id)].concat();
@@ -17,7 +17,7 @@ pub(super) fn connect(id: &str, session: Session, will: Option<&str>) -> Vec<u8>
     packet(0x10, &body)
 }
 
-pub(super) fn subscribe(
+pub(crate) fn subscribe(
     packet_id: u16,
     filters: impl IntoIterator<Item = impl AsRef<str>>,
     qos: u8,
@@ -31,21 +31,21 @@ pub(super) fn subscribe(
 }
 
 /// A message of QoS 0.
-pub(super) fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn publish(topic: &str, payload: &[u8]) -> Vec<u8> {
     packet(0x30, &[&string(topic), payload].concat())
 }
 
-pub(super) fn publish_retained(topic: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn publish_retained(topic: &str, payload: &[u8]) -> Vec<u8> {
     packet(0x31, &[&string(topic), payload].concat())
 }
 
 /// A message of QoS 1.
-pub(super) fn publish_1(packet_id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn publish_1(packet_id: u16, topic: &str, payload: &[u8]) -> Vec<u8> {
     packet(0x32, &[&string(topic), &packet_id.to_be_bytes()[..], payload].concat())
 }
 
-pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
-pub(super) const DISCONNECT: [u8; 2] = [0xE0, 0];
+pub(crate) const PINGREQ: [u8; 2] = [0xC0, 0];
+pub(crate) const DISCONNECT: [u8; 2] = [0xE0, 0];
 
 fn string(text: &str) -> Vec<u8> {
     [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat()
@@ -64,7 +64,7 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// How long the packet is that begins here, if its first bytes say so.
-pub(super) fn length(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     let mut length = 0;
     for (at, byte) in bytes.iter().skip(1).take(4).enumerate() {
         length |= usize::from(byte & 127) << (7 * at);

@@ -12,15 +12,15 @@ use super::bystander::Plain;
 use crate::process::free_port;
 
 /// A broker for one scenario; killed when dropped.
-pub(super) struct Target {
+pub(crate) struct Target {
     child: Child,
     folder: PathBuf,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Target {
     /// Starts `command`, in which `{conf}` stands for the configuration, with a limit of open files if one is given.
-    pub(super) fn start(command: &str, options: &str, files: Option<u32>) -> Self {
+    pub(crate) fn start(command: &str, options: &str, files: Option<u32>) -> Self {
         let port = free_port();
         let folder = std::env::temp_dir().join(format!("hikyaku-overload-{}-{port}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
@@ -54,7 +54,7 @@ impl Target {
     }
 
     /// Whether it still runs.
-    pub(super) fn lives(&mut self) -> bool {
+    pub(crate) fn lives(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_none())
     }
 
@@ -66,25 +66,32 @@ impl Target {
     }
 
     /// KiB.
-    pub(super) fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         self.status("VmRSS:")
     }
 
     /// KiB, the most there was.
-    pub(super) fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         self.status("VmHWM:")
     }
 
     /// Seconds of CPU time.
-    pub(super) fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
         let ticks = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
         ticks.sum::<f64>() / 100.0
     }
 
+    /// Nanoseconds of CPU time, of all its threads.
+    pub(crate) fn cpu_ns(&self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten().flatten();
+        let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+        stats.filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     /// What it tells of itself under `$SYS/broker`.
-    pub(super) fn report(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn report(&self) -> BTreeMap<String, u64> {
         let mut report = BTreeMap::new();
         let Ok(mut reader) = Plain::connect(self.address, "overload-reader") else { return report };
         if reader.subscribe("$SYS/broker/#", 0).is_err() {
