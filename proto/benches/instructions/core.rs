@@ -178,8 +178,15 @@ impl Broker for Core {
     }
 
     fn settle(&mut self, packets: usize) {
-        // All shards take part in a turn, or those that have nothing to do would not be asked for credit and gates.
-        while (0..self.shards.len()).fold(false, |any, shard| self.turn(shard, false) || any) {}
+        loop {
+            let mut any = false;
+            for shard in 0..self.shards.len() {
+                any |= self.turn(shard, false);
+            }
+            if !any {
+                break;
+            }
+        }
         assert_eq!(std::mem::take(&mut self.packets), packets, "clients read another number of packets");
     }
 
