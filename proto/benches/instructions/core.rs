@@ -136,7 +136,7 @@ impl Core {
                 }
                 Output::Timeout(_) => return,
                 // A client has said goodbye.
-                Output::Close { .. } => {}
+                Output::Close { .. } | Output::Watch { .. } => {}
                 output @ Output::Authenticate(_) => panic!("{output:?}"),
             }
         }
