@@ -73,7 +73,7 @@ impl Bench {
                             self.letters += 1;
                             self.underway.push_back((to, from, message));
                         }
-                        Output::PauseReads(_) | Output::ResumeReads(_) => {}
+                        Output::PauseReads(_) | Output::ResumeReads(_) | Output::Watch { .. } => {}
                         other => panic!("{other:?}"),
                     }
                 }

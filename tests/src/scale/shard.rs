@@ -59,7 +59,7 @@ impl Bench {
                     self.written += bytes;
                     self.shard.handle(NOW, Input::Written { conn, bytes });
                 }
-                Output::PauseReads(_) | Output::ResumeReads(_) => {}
+                Output::PauseReads(_) | Output::ResumeReads(_) | Output::Watch { .. } => {}
                 other => panic!("{other:?}"),
             }
             idle = false;
