@@ -64,7 +64,10 @@ impl Publication<'_> {
         scratch.extend_from_slice(&self.id.origin.to_le_bytes());
         scratch.extend_from_slice(&(self.topic.len() as u16).to_le_bytes());
         scratch.extend_from_slice(&(self.properties.len() as u32).to_le_bytes());
-        let flags = u8::from(self.retain) * RETAIN | u8::from(publisher.is_some()) * PUBLISHER;
+        let mut flags = if self.retain { RETAIN } else { 0 };
+        if publisher.is_some() {
+            flags |= PUBLISHER;
+        }
         scratch.push(self.qos as u8 | flags);
         scratch.extend_from_slice(self.topic.as_bytes());
         scratch.extend_from_slice(self.properties);
@@ -144,13 +147,16 @@ impl Message {
         at + PUBLISHER_HEAD + len(2) + len(4)
     }
 
+    /// The listener by which its publisher came, where that is remembered.
+    pub fn listener(&self) -> Option<u16> {
+        let known = self.0[24] & PUBLISHER != 0;
+        known.then(|| u16::from_le_bytes(self.number(self.properties_end())))
+    }
+
     /// Who published it, where that is remembered.
     pub fn publisher(&self) -> Option<Publisher<'_>> {
-        if self.0[24] & PUBLISHER == 0 {
-            return None;
-        }
+        let listener = self.listener()?;
         let at = self.properties_end();
-        let listener = u16::from_le_bytes(self.number(at));
         let names = core::str::from_utf8(self.0.get(at + PUBLISHER_HEAD..self.payload_at())?).ok()?;
         let (client_id, name) = names.split_at_checked(u16::from_le_bytes(self.number(at + 2)).into())?;
         let username = (self.0[at + 6] == 1).then_some(name);

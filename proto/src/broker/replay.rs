@@ -357,10 +357,14 @@ impl Shard {
             self.log_session_denial(Denial::Receive, index, message.topic());
             return;
         }
-        if let Some(publisher) = message.publisher().filter(|_| self.config.check_retain_source) {
-            let Publisher { listener, client_id, username } = publisher;
+        // Names are looked at only where they matter.
+        if self.config.check_retain_source
+            && let Some(rights) = message.listener().map(|listener| self.config.rights(listener))
+            && !rights.is_open()
+            && let Some(Publisher { listener, client_id, username }) = message.publisher()
+        {
             let subject = Subject { client_id, username };
-            if !may_publish(self.config.rights(listener), subject, message.topic()) {
+            if !may_publish(rights, subject, message.topic()) {
                 return self.log_denial(Denial::Source, listener, subject, message.topic());
             }
         }
