@@ -62,6 +62,17 @@ enum Job {
 
 type Done = Result<(), BaseError>;
 
+/// What comes when its time has come.
+enum Task {
+    /// To try a commit again.
+    Commit,
+    /// To bring to the base what a failed sync makes doubtful.
+    Renew,
+    Sync,
+    /// To bring the base up to date while nobody wants anything, and make its file smaller.
+    Rest,
+}
+
 /// The first thread, before it runs.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -232,12 +243,23 @@ impl Keeper {
         if self.store.fold.has_remains() && self.failure.is_none() {
             return Duration::ZERO;
         }
-        let idle = (!self.store.fold.view.recent.is_empty() || !self.shrunk).then(|| self.last_change + IDLE);
-        let sync = self.unsynced.filter(|_| !self.busy).map(|at| at + SYNC);
         let retry = self.failure.as_ref().map(|f| f.retry);
-        let all = [idle.filter(|_| !self.busy), sync, retry, self.base_retry];
-        let next = all.into_iter().flatten().min();
+        let next = self.due().map(|(at, _)| at).into_iter().chain(retry).min();
         next.map_or(Duration::from_secs(60), |at| at.saturating_duration_since(now))
+    }
+
+    /// What is to be done next by the second thread, and when. What is waited for is what is done then, or the thread would never rest.
+    fn due(&self) -> Option<(Instant, Task)> {
+        if self.busy {
+            return None;
+        }
+        let retry = self.base_retry.map(|at| (at, Task::Commit));
+        let sync = self.unsynced.map(|at| (at + SYNC, Task::Sync));
+        let works = self.failure.is_none() && !self.committing;
+        let distrust = (works && self.distrusted).then_some((self.last_change, Task::Renew));
+        let is_behind = !self.store.fold.view.recent.is_empty() || !self.shrunk;
+        let idle = (works && is_behind).then(|| (self.last_change + IDLE, Task::Rest));
+        [retry, distrust, sync, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     fn take(&mut self, batch: Batch) {
@@ -399,24 +421,21 @@ impl Keeper {
     }
 
     fn on_time(&mut self) {
-        let now = Instant::now();
-        if self.busy {
-            return;
-        }
-        if self.base_retry.is_some_and(|at| at <= now) {
-            self.commit();
-        } else if self.distrusted && !self.committing && self.failure.is_none() {
-            self.distrusted = !self.store.fold.view.recent.is_empty();
-            self.freeze();
-        } else if self.unsynced.is_some_and(|at| at + SYNC <= now) {
-            self.unsynced = None;
-            let file = Arc::clone(self.store.journal.file());
-            self.syncing = true;
-            self.give(Job::Sync(file));
-        } else if self.last_change + IDLE <= now && self.failure.is_none() && !self.committing {
-            if !self.store.fold.view.recent.is_empty() {
+        let Some((_, task)) = self.due().filter(|(at, _)| *at <= Instant::now()) else { return };
+        match task {
+            Task::Commit => self.commit(),
+            Task::Renew => {
+                self.distrusted = !self.store.fold.view.recent.is_empty();
                 self.freeze();
-            } else if !self.shrunk {
+            }
+            Task::Sync => {
+                self.unsynced = None;
+                let file = Arc::clone(self.store.journal.file());
+                self.syncing = true;
+                self.give(Job::Sync(file));
+            }
+            Task::Rest if !self.store.fold.view.recent.is_empty() => self.freeze(),
+            Task::Rest => {
                 self.shrunk = true;
                 self.store.fold.view.forget_reader();
                 self.give(Job::Shrink);
