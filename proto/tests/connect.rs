@@ -151,6 +151,23 @@ fn the_longest_keep_alive_is_told() {
 }
 
 #[test]
+fn what_a_client_was_told_holds_for_its_connection() {
+    let config = Config { max_inflight_messages: 2, max_topic_alias: 2, max_packet_size: 400, ..quiet() };
+    let mut rig = Rig::new(1, 0, config.clone());
+    let long = "x".repeat(300);
+    rig.run("a> CONNECT a clean v5\n a< CONNACK 0");
+    rig.configure(Config { max_inflight_messages: 1, max_topic_alias: 0, max_packet_size: 200, ..config });
+    rig.run(&format!(
+        "a> PUBLISH t {long} q2 id=1 alias=2; PUBLISH t 2 q2 id=2
+         a< PUBREC 1; PUBREC 2
+         a> PUBLISH t 3 q1 id=3
+         a< DISCONNECT 0x93; CLOSED
+         a> CONNECT a clean v5
+         a< CONNACK 0"
+    ));
+}
+
+#[test]
 fn a_shorter_session_expiry_is_told() {
     let config = Config { max_session_expiry_s: 60, ..quiet() };
     Rig::new(1, 0, config).run("a> CONNECT a v5 expiry=100\n a< CONNACK 0 expiry=60");

@@ -94,6 +94,14 @@ pub(super) enum Flow {
 
 pub(super) const NO_SESSION: u32 = u32::MAX;
 
+/// The limits that a client of 5.0 was told: they hold for its connection, whatever is configured later [MQTT-3.2.2.3].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub receive_maximum: u16,
+    pub topic_alias_maximum: u16,
+    pub max_packet_size: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Conn {
     pub generation: u32,
@@ -128,6 +136,8 @@ pub(super) struct Conn {
     pub identity: Option<Box<str>>,
     pub entropy: [u8; 16],
     pub mount: Mount,
+    /// What its CONNACK said.
+    pub told: Option<Told>,
     pub link: Link,
     /// The CONNECT, while authentication is underway.
     pub request: Option<Box<Request>>,
@@ -214,6 +224,7 @@ impl Shard {
             peer,
             identity: identity.map(Box::from),
             entropy,
+            told: None,
             mount: Mount::new(self.config.listener(listener).and_then(|l| l.mount_point.clone())),
             link: Link::new(self.now),
             request: None,
@@ -231,6 +242,7 @@ impl Shard {
         let limit = self.config.max_packet_size;
         let connect_limit = self.config.connect_bytes_max;
         let Some(conn) = self.conn(id) else { return bytes.len() };
+        let limit = conn.told.map_or(limit, |told| told.max_packet_size);
         if conn.paused != 0 {
             return 0;
         }

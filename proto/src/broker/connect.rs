@@ -1,6 +1,6 @@
 //! CONNECT: who the client is, which session it gets, and what both may expect of each other.
 
-use super::conn::{Cause, Flow, Pause, Phase, conn_at};
+use super::conn::{Cause, Flow, Pause, Phase, Told, conn_at};
 use super::denial::{Denial, Name, PeerText, UserText};
 use super::exchange::Exchange;
 use super::io::{AuthStep, Authenticate, ConnId, Output};
@@ -333,9 +333,14 @@ impl Shard {
         // [MQTT-3.1.2-26], [MQTT-3.1.2-27]
         conn.link.allow_aliases_out(request.topic_alias_maximum.min(config.topic_aliases_out(conn.listener)));
         conn.link.received_at = self.now;
+        let told = Told {
+            receive_maximum: config.max_inflight_messages.max(1),
+            topic_alias_maximum: config.topic_aliases(conn.listener),
+            max_packet_size: config.max_packet_size,
+        };
+        conn.told = v5.then_some(told);
         let (link, peer) = (&conn.link, conn.peer);
         let max_qos = config.limits(conn.listener).max_qos;
-        let max_topic_alias = config.topic_aliases(conn.listener);
         info!(
             "New client connected{} as {} (p{}, c{}, k{}{}).",
             PeerText(peer),
@@ -360,7 +365,7 @@ impl Shard {
             if let Some(seconds) = server_keep_alive {
                 properties.push(Property::ServerKeepAlive(seconds));
             }
-            properties.push(Property::TopicAliasMaximum(max_topic_alias));
+            properties.push(Property::TopicAliasMaximum(told.topic_alias_maximum));
             if request.assigned {
                 properties.push(Property::AssignedClientIdentifier(&request.client_id));
             }
@@ -377,8 +382,8 @@ impl Shard {
             if !config.retain_available {
                 properties.push(Property::RetainAvailable(0));
             }
-            properties.push(Property::MaximumPacketSize(config.max_packet_size));
-            properties.push(Property::ReceiveMaximum(config.max_inflight_messages.max(1)));
+            properties.push(Property::MaximumPacketSize(told.max_packet_size));
+            properties.push(Property::ReceiveMaximum(told.receive_maximum));
             if max_qos < QoS::ExactlyOnce {
                 properties.push(Property::MaximumQoS(max_qos as u8)); // [MQTT-3.2.2-9]
             }

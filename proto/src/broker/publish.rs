@@ -180,11 +180,11 @@ impl Shard {
             self.meter(id);
         }
         let now = self.now;
-        let Shard { conns, properties: forward, config, .. } = self;
+        let Shard { conns, properties: forward, .. } = self;
         let Some(conn) = conn_at(conns, id) else {
             return Flow::Closed;
         };
-        let max_alias = config.topic_aliases(conn.listener);
+        let max_alias = conn.told.map_or(0, |told| told.topic_alias_maximum);
         let version = conn.link.version;
         let mut publish = match Publish::decode(version, frame) {
             Ok(publish) => publish,
@@ -265,7 +265,6 @@ impl Shard {
         raw: Raw<'_>,
     ) -> Flow {
         let qos = publication.qos;
-        let receive_maximum = usize::from(self.config.max_inflight_messages.max(1));
         let kind = if qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
         self.counters.publish_received += 1;
         self.counters.publish_bytes_received += publication.payload.len() as u64;
@@ -282,8 +281,8 @@ impl Shard {
             let known = qos == QoS::ExactlyOnce && incoming.contains(packet_id);
             // [MQTT-3.3.4-7]; 3.x has no such limit to break. What waits for our gates is not held
             // against the client: that is what `Pause::Gates` is for.
-            let unreleased = usize::from(conn.link.unreleased);
-            if v5 && !known && unreleased >= receive_maximum {
+            let is_full = conn.told.is_some_and(|told| conn.link.unreleased >= told.receive_maximum);
+            if is_full && !known {
                 let what = "more messages in flight than 'max_inflight_messages' allows";
                 return self.fail_for_limit(id, ReasonCode::ReceiveMaximumExceeded, what);
             }
