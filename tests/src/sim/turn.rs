@@ -262,8 +262,8 @@ impl World {
             Ok(packets) => packets,
             Err(error) => panic!("client {}: {error}", self.conns[conn].actor),
         };
-        let closed = closed && self.broker.nodes[shard].failing;
-        if closed && let Some(last) = packets.iter().position(|packet| self.oracle.ends_link(conn, packet)) {
+        let refuses = closed && self.broker.nodes[shard].failing;
+        if refuses && let Some(last) = packets.iter().position(|packet| self.oracle.ends_link(conn, packet)) {
             // It has not looked at what follows.
             packets.truncate(last);
         }
@@ -273,6 +273,9 @@ impl World {
         }
         if comes {
             self.tap(conn);
+        }
+        // Or why it was closed, before what comes of that is seen elsewhere.
+        if comes || closed {
             self.flush(shard);
         }
         let actor = self.conns[conn].actor;

@@ -439,9 +439,12 @@ impl Oracle {
             }
             let whole = after(now, session.expiry_s);
             if session.was_connected {
-                // Its client's connection ended with the broker, or a little before, which is not on the disk.
-                let low =
-                    if session.uncertain || session.expires.0 != NEVER { session.expires.0 } else { whole };
+                // Its client's connection ended with the broker, or a little before, which may be on the disk.
+                let low = if session.uncertain || session.expires.0 != NEVER {
+                    session.expires.0.saturating_sub(forward)
+                } else {
+                    whole
+                };
                 session.expires = (low.min(whole), whole);
             } else {
                 let (low, high) = session.expires;
