@@ -238,6 +238,9 @@ impl Oracle {
             }
         }
         self.retained.quiet = Some(self.step);
+        if self.store_failed {
+            self.messages.doubt_unanswered();
+        }
         self.store_failed = false;
     }
 

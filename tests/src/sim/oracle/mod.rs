@@ -272,6 +272,11 @@ impl Oracle {
             routed = Some(step);
             if publish.retain {
                 self.retained.write(&topic, number);
+                let own = &mut self.sessions[index];
+                if own.subscriptions.iter().any(|s| s.no_local && s.means(&topic)) {
+                    // It overtakes what it replaces, on the way to its own publisher, and is not for that one.
+                    own.forgive_topic(&topic);
+                }
                 if publish.payload.is_empty() || publish.expiry.is_some() {
                     for session in &mut self.sessions {
                         session.forgive_topic(&topic);

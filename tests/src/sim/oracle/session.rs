@@ -130,6 +130,8 @@ pub(crate) struct Session {
     /// What was said of its end before the client came last.
     pub expires_before: (u64, u64),
     pub expiry_before_s: u32,
+    /// Whether its goodbye has changed that.
+    pub changed: bool,
     pub max_packet: u32,
     pub was_connected: bool,
 }
@@ -167,6 +169,7 @@ impl Session {
             before: None,
             expires_before: (NEVER, NEVER),
             expiry_before_s: 0,
+            changed: false,
             max_packet: u32::MAX,
             was_connected: false,
         }
