@@ -86,6 +86,8 @@ pub(crate) struct Plan {
     pub acknowledge: u64,
     pub keep_alive: bool,
     pub large: bool,
+    /// How many bytes of memory all shards together may hold; `u64::MAX` for any.
+    pub memory: u64,
     pub config: Config,
 }
 
@@ -110,7 +112,21 @@ impl Plan {
         let bounded = random.chance(120);
         let shards = random.within(1, 4) as u16;
         let span = |random: &mut Random, all: &[u64]| *random.pick(all);
+        // Limits that are reached now and then.
+        let limited = random.chance(400);
+        let limit = |random: &mut Random| limited && random.chance(350);
+        let memory = if limit(random) { random.within(15_000, 60_000) } else { u64::MAX };
+        let max_publish_rate = if limit(random) { random.within(2, 12) as u32 } else { 0 };
+        let max_subscriptions = if limit(random) { random.within(2, 8) as u32 } else { 100_000 };
+        let max_retained_messages = if limit(random) { random.below(6) } else { u64::MAX };
+        let soft = if limit(random) { random.within(100, 3_000) as usize } else { 1 << 20 };
         let config = Config {
+            max_publish_rate,
+            max_subscriptions,
+            max_retained_messages,
+            output_soft_bytes: soft,
+            output_hard_bytes: 4 * soft,
+            slow_publishers: random.chance(500),
             max_inflight_messages: *random.pick(&[1, 2, 3, 5, 20]),
             max_inflight_bytes: if random.chance(200) { random.within(1, 500) } else { u64::MAX },
             max_queued_messages: if bounded { random.within(1, 20) as u32 } else { 1_000_000 },
@@ -153,8 +169,14 @@ impl Plan {
             acknowledge: if random.chance(300) { random.within(MS, 2 * SECOND) } else { 0 },
             keep_alive: random.chance(600),
             large: random.chance(300),
+            memory,
             config,
         }
+    }
+
+    /// Whether messages of QoS 0 are dropped for clients that do not take all output.
+    pub fn drops(&self) -> bool {
+        self.memory != u64::MAX || self.config.output_soft_bytes < 1 << 20
     }
 
     pub fn mean(&self, wanted: Fault) -> Option<u64> {

@@ -117,7 +117,8 @@ impl World {
     pub fn new(seed: u64, verbose: bool) -> World {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
-        let broker = Broker::new(plan.config.clone(), plan.persistent);
+        let memory = Some(plan.memory).filter(|limit| *limit != u64::MAX);
+        let broker = Broker::new(plan.config.clone(), plan.persistent, memory);
         let oracle = Oracle::new(&plan);
         let mut world = World {
             now: 0,

@@ -219,6 +219,7 @@ impl Oracle {
     /// The broker closed a connection.
     pub fn closed_by_broker(&mut self, conn: usize, now: u64, unsaid: bool) {
         self.step += 1;
+        let short = self.was_short;
         let link = self.link(conn);
         let (index, running, ended) = (link.session, link.running, link.ended);
         let late = link.heard_at + u64::from(link.keep_alive_s) * 1_500_000 <= now && link.keep_alive_s > 0;
@@ -231,6 +232,7 @@ impl Oracle {
             None if v5 => panic!("a 5.0 client is closed without a word"),
             None if late => "keep alive",
             None if blocked => "takes no output",
+            None if short => "memory is short",
             None => {
                 assert!(self.store_failed, "a client is closed for no reason");
                 "the store fails"

@@ -204,6 +204,21 @@ impl Session {
         all.filter(|s| s.certain_since(since) && !(own && s.no_local)).map(|s| s.qos).max()
     }
 
+    /// How many filters it may have, no less.
+    pub fn filters_possible(&self) -> usize {
+        self.filters(|s| s.until == NEVER)
+    }
+
+    /// How many filters it certainly has.
+    pub fn filters_certain(&self) -> usize {
+        self.filters(|s| s.until == NEVER && s.certain_from != NEVER && s.certain_until == NEVER)
+    }
+
+    fn filters(&self, so: impl Fn(&Subscription) -> bool) -> usize {
+        let all = self.subscriptions.iter().filter(|s| so(s)).map(|s| &s.filter);
+        all.collect::<BTreeSet<_>>().len()
+    }
+
     /// Takes over what may be left of another one.
     pub fn absorb(&mut self, other: &Session) {
         for subscription in &other.subscriptions {
