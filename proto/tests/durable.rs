@@ -401,3 +401,20 @@ fn a_message_of_a_shared_subscription_that_is_gone_goes_to_no_other() {
          a> DISCONNECT expiry=0\n a< CLOSED\n b<",
     );
 }
+
+#[test]
+fn what_need_not_be_kept_does_not_overtake_what_waits_for_its_record() {
+    let mut rig = kept();
+    rig.run(
+        "s> CONNECT s v5 expiry=1000 rm=2; SUBSCRIBE id=1 t:2\n s< CONNACK 0; SUBACK 1 2
+         p> CONNECT p clean v5; PUBLISH t a q1 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3\n p< CONNACK 0; PUBACK 1; PUBACK 2; PUBREC 3
+         s< PUBLISH t a q1 id=1; PUBLISH t b q1 id=2\n s!
+         s> CONNECT s v5 expiry=0 rm=2\n s< CONNACK 0 present; PUBLISH t a q1 id=1 dup; PUBLISH t b q1 id=2 dup
+         p> PUBLISH t d q1 id=4\n p< PUBACK 4",
+    );
+    rig.syncs = false;
+    rig.run("s> PUBACK 1; PUBACK 2\n s<");
+    rig.syncs = true;
+    sync(&mut rig);
+    rig.run("s< PUBLISH t c q2 id=3; PUBLISH t d q1 id=4");
+}
