@@ -156,7 +156,9 @@ impl Oracle {
         let (last_step, crashes) = (self.step, self.crashes);
         let step = self.step_at(at);
         let expiry_s = self.will_expiry.get(&number).copied().flatten();
+        let keeps_all = self.keeps_all;
         let message = self.messages.get_mut(number);
+        message.maybe |= message.draft.retain && !keeps_all;
         if message.handed.is_empty() {
             message.crashes = crashes;
         }

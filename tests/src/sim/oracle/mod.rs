@@ -440,7 +440,7 @@ impl Oracle {
         assert_eq!(codes.len(), places.len(), "SUBACK {id} has not one code for each filter");
         for (place, code) in places.into_iter().zip(codes) {
             let session = &mut self.sessions[index];
-            let full = session.filters_possible() >= self.subscriptions_max;
+            let full = session.filters_beside(place) >= self.subscriptions_max;
             let subscription = &mut session.subscriptions[place];
             if *code >= 0x80 {
                 let full = matches!(*code, 0x80 | 0x97) && (self.was_short || full);

@@ -204,9 +204,10 @@ impl Session {
         all.filter(|s| s.certain_since(since) && !(own && s.no_local)).map(|s| s.qos).max()
     }
 
-    /// How many filters it may have, no less.
-    pub fn filters_possible(&self) -> usize {
-        self.filters(|s| s.until == NEVER)
+    /// How many filters it may have had when it asked for one of its subscriptions, without that one.
+    pub fn filters_beside(&self, place: usize) -> usize {
+        let asked = &self.subscriptions[place];
+        self.filters(|s| s.from <= asked.from && s.until > asked.from && s.filter != asked.filter)
     }
 
     /// How many filters it certainly has.
