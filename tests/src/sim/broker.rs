@@ -60,6 +60,8 @@ pub(crate) struct Broker {
     pub was_short: bool,
 }
 
+/// How many bytes may be held in the middle of a turn that are not at its end.
+const MOMENT: u64 = 4_000;
 const ORIGIN: u64 = 1000 * SECOND;
 const WALL: i64 = 1_700_000_000_000_000;
 
@@ -156,9 +158,9 @@ impl Broker {
         self.nodes.iter().map(|node| node.shard.memory()).sum()
     }
 
-    /// Looks whether all is held that may be.
+    /// Looks whether all is held that may be, or was for a moment.
     pub fn look_at_memory(&mut self) {
-        self.was_short |= self.memory.is_some_and(|limit| self.held() >= limit);
+        self.was_short |= self.memory.is_some_and(|limit| self.held().saturating_add(MOMENT) >= limit);
     }
 
     /// How many messages are retained, as the shards say.

@@ -93,7 +93,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub fn new(random: &mut Random) -> Plan {
-        let faults = FAULTS
+        let mut faults: Vec<(Fault, u64)> = FAULTS
             .into_iter()
             .filter_map(|fault| {
                 let mean = match fault {
@@ -119,7 +119,8 @@ impl Plan {
         let max_publish_rate = if limit(random) { random.within(2, 12) as u32 } else { 0 };
         let max_subscriptions = if limit(random) { random.within(2, 8) as u32 } else { 100_000 };
         let max_retained_messages = if limit(random) { random.below(6) } else { u64::MAX };
-        let soft = if limit(random) { random.within(100, 3_000) as usize } else { 1 << 20 };
+        let slow = limit(random);
+        let soft = if slow { random.within(100, 1_500) as usize } else { 1 << 20 };
         let config = Config {
             max_publish_rate,
             max_subscriptions,
@@ -138,6 +139,11 @@ impl Plan {
             sys_interval_s: 0,
             ..Config::default()
         };
+        // Who waits for slow clients does so until nothing but their reading on can end it.
+        let calm = slow && config.slow_publishers;
+        if calm {
+            faults = vec![(Fault::Stall, 2 * SECOND)];
+        }
         Plan {
             shards,
             clients: clients + workers,
@@ -149,7 +155,7 @@ impl Plan {
             peer: span(random, &[50, 2 * MS, 50 * MS, 800 * MS]),
             sync: span(random, &[100, 5 * MS, 100 * MS, 1500 * MS]),
             fragments: random.chance(300),
-            capacity: *random.pick(&[600, 4_000, 64 << 10]),
+            capacity: if slow { 600 } else { *random.pick(&[600, 4_000, 64 << 10]) },
             bounded,
             topics,
             filters,
@@ -157,7 +163,7 @@ impl Plan {
             expiry: span(random, &[0, 100, 300]),
             wills: span(random, &[0, 300, 900]),
             empty: span(random, &[0, 30, 150]),
-            qos: [random.below(3), random.within(1, 3), random.within(1, 3)],
+            qos: [if slow { 3 } else { random.below(3) }, random.within(1, 3), random.within(1, 3)],
             acts: [
                 random.within(6, 30),
                 random.within(1, 5),
@@ -167,7 +173,7 @@ impl Plan {
             pace: 60 * SECOND * clients as u64 / 700,
             away: span(random, &[200 * MS, 2 * SECOND, 12 * SECOND]),
             acknowledge: if random.chance(300) { random.within(MS, 2 * SECOND) } else { 0 },
-            keep_alive: random.chance(600),
+            keep_alive: random.chance(600) && !calm,
             large: random.chance(300),
             memory,
             config,

@@ -284,7 +284,7 @@ impl Oracle {
         let handed = Handed { step, at: now, expiry_s: publish.expiry, session: index };
         if known == Some(number) {
             // [MQTT-4.3.3-10], unless it was refused, or is forgotten.
-            if self.store_failed || self.sessions[index].crashed {
+            if self.store_failed || self.was_short || self.sessions[index].crashed {
                 message.handed.push(handed);
             }
         } else {
