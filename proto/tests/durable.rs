@@ -401,3 +401,33 @@ fn a_message_of_a_shared_subscription_that_is_gone_goes_to_no_other() {
          a> DISCONNECT expiry=0\n a< CLOSED\n b<",
     );
 }
+
+#[test]
+fn what_need_not_be_kept_does_not_overtake_what_waits_for_its_record() {
+    let mut rig = kept();
+    rig.run(
+        "s> CONNECT s v5 expiry=1000 rm=2; SUBSCRIBE id=1 t:2\n s< CONNACK 0; SUBACK 1 2
+         p> CONNECT p clean v5; PUBLISH t a q1 id=1; PUBLISH t b q1 id=2; PUBLISH t c q2 id=3\n p< CONNACK 0; PUBACK 1; PUBACK 2; PUBREC 3
+         s< PUBLISH t a q1 id=1; PUBLISH t b q1 id=2\n s!
+         s> CONNECT s v5 expiry=0 rm=2\n s< CONNACK 0 present; PUBLISH t a q1 id=1 dup; PUBLISH t b q1 id=2 dup
+         p> PUBLISH t d q1 id=4\n p< PUBACK 4",
+    );
+    rig.syncs = false;
+    rig.run("s> PUBACK 1; PUBACK 2\n s<");
+    rig.syncs = true;
+    sync(&mut rig);
+    rig.run("s< PUBLISH t c q2 id=3; PUBLISH t d q1 id=4");
+}
+
+#[test]
+fn a_retained_message_that_went_while_the_store_failed_does_not_come_back() {
+    let mut rig = kept();
+    rig.run("p> CONNECT p v5 clean; PUBLISH t a q1 id=1 r\n p< CONNACK 0; PUBACK 1 0x10");
+    rig.store_failed(true);
+    rig.run("p> PUBLISH t r\n p<");
+    rig.store_failed(false);
+    rig.run("p> PUBLISH t q1 id=2 r\n p< PUBACK 2 0x10");
+    crash(&mut rig);
+    rig.run("n> CONNECT n v5 clean; SUBSCRIBE id=1 #\n n< CONNACK 0; SUBACK 1 0");
+    assert_eq!(rig.disk.len(), (0, 0), "nothing is left behind");
+}

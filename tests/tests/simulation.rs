@@ -27,6 +27,19 @@ fn nothing_goes_wrong_whatever_goes_wrong() {
 }
 
 #[test]
+fn the_corpus_of_the_fuzz_target() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/simulation");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("a corpus") {
+        let path = entry.expect("an entry").path();
+        println!("{}", path.display());
+        sim::check_simulation(&std::fs::read(&path).expect("a readable file"));
+        count += 1;
+    }
+    assert!(count > 0, "no corpus in {}", folder.display());
+}
+
+#[test]
 fn the_same_seed_does_the_same() {
     for seed in [3, 1 << 40] {
         let (first, lines) = sim::run(seed, true);

@@ -315,11 +315,13 @@ impl Shard {
                 done(keeper, outgoing.discard(packet_id), Some(Dropped::Denied));
                 continue;
             }
-            if let Some(kept) = kept.as_mut().filter(|_| delivery.seq > 0 && packet_id > 0) {
-                if first {
+            if let Some(kept) = kept.as_mut().filter(|_| packet_id > 0) {
+                // What is in no store goes behind what is and waits: its session outlives this connection no more.
+                let recorded = first && delivery.seq > 0;
+                if recorded {
                     keeper.put(StoreOp::Sent { id: kept.id, seq: delivery.seq, packet_id });
                 }
-                if must_wait(kept, first, delivery.qos) {
+                if must_wait(kept, recorded, delivery.qos) {
                     kept.held.push_back(Held { gate: 0, packet_id, dup });
                     waits = true;
                     continue;

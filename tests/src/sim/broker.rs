@@ -5,7 +5,7 @@ use super::plan::SECOND;
 use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::store::Loaded;
 use hikyaku_proto::broker::store::record::Clock;
-use hikyaku_proto::broker::{Config, Input, Output, Placement, Shard, ShardId};
+use hikyaku_proto::broker::{Config, Holdings, Input, Output, Placement, Shard, ShardId};
 use hikyaku_proto::time::Instant;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,13 +54,19 @@ pub(crate) struct Broker {
     /// How far the wall clock is from where it should be.
     pub wall_offset: i64,
     pub failing: bool,
+    /// How many bytes of memory all shards together may hold, if that is limited.
+    pub memory: Option<u64>,
+    /// Whether any of them has held as much.
+    pub was_short: bool,
 }
 
+/// How many bytes may be held in the middle of a turn that are not at its end.
+const MOMENT: u64 = 4_000;
 const ORIGIN: u64 = 1000 * SECOND;
 const WALL: i64 = 1_700_000_000_000_000;
 
 impl Broker {
-    pub fn new(config: Config, persistent: bool) -> Broker {
+    pub fn new(config: Config, persistent: bool, memory: Option<u64>) -> Broker {
         Broker {
             config: Arc::new(config),
             placement: Arc::new(Placement::new(7, 1)),
@@ -72,6 +78,8 @@ impl Broker {
             started: 0,
             wall_offset: 0,
             failing: false,
+            memory,
+            was_short: false,
         }
     }
 
@@ -129,6 +137,35 @@ impl Broker {
         }
         self.settle(now, step);
         self.before = shards;
+    }
+
+    /// Tells a shard how much of what is limited for all together the others leave it, as its worker does in each turn.
+    pub fn tell_limits(&mut self, shard: usize, now: Instant) {
+        if self.config.max_retained_messages != u64::MAX {
+            let retained = self.retained() - self.nodes[shard].shard.holdings().retained;
+            let elsewhere = Holdings { retained, ..Holdings::default() };
+            self.nodes[shard].shard.handle(now, Input::Elsewhere(elsewhere));
+        }
+        if let Some(limit) = self.memory {
+            let own = self.nodes[shard].shard.memory();
+            let most = limit.saturating_sub(self.held() - own);
+            self.nodes[shard].shard.handle(now, Input::Memory(most));
+        }
+        self.look_at_memory();
+    }
+
+    fn held(&self) -> u64 {
+        self.nodes.iter().map(|node| node.shard.memory()).sum()
+    }
+
+    /// Looks whether all is held that may be, or was for a moment.
+    pub fn look_at_memory(&mut self) {
+        self.was_short |= self.memory.is_some_and(|limit| self.held().saturating_add(MOMENT) >= limit);
+    }
+
+    /// How many messages are retained, as the shards say.
+    pub fn retained(&self) -> u64 {
+        self.nodes.iter().map(|node| node.shard.holdings().retained).sum()
     }
 
     /// Carries messages between the shards, and their changes to the disk, until there are no more.

@@ -143,6 +143,8 @@ impl World {
             *span = (*span).min(10 * MS);
         }
         self.store_recovers();
+        // Enough memory for all.
+        self.broker.memory = self.broker.memory.map(|_| u64::MAX);
         for actor in &mut self.actors {
             actor.hurry = 0;
         }
@@ -172,8 +174,25 @@ impl World {
         self.after_client(at);
         let end = self.now + 5 * SECOND;
         self.until("the auditor has seen all", |w| w.now >= end);
-        let conn = self.actors[at].conn.unwrap_or_default();
-        self.oracle.audited(conn, self.now);
+        self.oracle.audited(self.now, self.broker.retained());
+        self.fill_up(at);
+    }
+
+    /// Retains as much as may be: exactly that is there then.
+    fn fill_up(&mut self, auditor: usize) {
+        let most = self.plan.config.max_retained_messages;
+        let there_are = self.broker.retained();
+        if most == u64::MAX {
+            return;
+        }
+        let room = most.saturating_sub(there_are);
+        for number in 0..room + 2 {
+            self.retain(auditor, &format!("audit/{number}"));
+            let end = self.now + SECOND;
+            self.until("a message is retained", |w| w.now >= end);
+        }
+        let now_there_are = self.broker.retained();
+        assert_eq!(now_there_are, there_are + room, "{there_are} were retained, {most} may be");
     }
 
     /// Everyone ends their session; nothing but what is retained may be left.

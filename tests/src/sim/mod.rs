@@ -21,8 +21,9 @@ mod world;
 
 pub use tally::{FAULT_NAMES, Tally};
 
+use random::Random;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use world::World;
+use world::{Length, World};
 
 /// What came of a run that went well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct Failure {
 
 /// Runs one seed. `log` says whether events are written down, which takes time.
 pub fn run(seed: u64, log: bool) -> (Result<Report, Failure>, Vec<String>) {
-    let mut world = World::new(seed, log);
+    let mut world = World::new(Random::new(seed), Length::WHOLE, log);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let lines = world.lines.take().unwrap_or_default();
     match result {
@@ -68,6 +69,12 @@ pub fn check(seed: u64) -> Result<Report, Failure> {
             }
         },
     }
+}
+
+/// A short run in which a fuzzer's bytes decide what happens. Panics when something is not as it should be.
+#[doc(hidden)]
+pub fn check_simulation(data: &[u8]) {
+    World::new(Random::from_bytes(data), Length::SHORT, false).run();
 }
 
 /// A packet in one line.

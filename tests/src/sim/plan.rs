@@ -86,12 +86,14 @@ pub(crate) struct Plan {
     pub acknowledge: u64,
     pub keep_alive: bool,
     pub large: bool,
+    /// How many bytes of memory all shards together may hold; `u64::MAX` for any.
+    pub memory: u64,
     pub config: Config,
 }
 
 impl Plan {
     pub fn new(random: &mut Random) -> Plan {
-        let faults = FAULTS
+        let mut faults: Vec<(Fault, u64)> = FAULTS
             .into_iter()
             .filter_map(|fault| {
                 let mean = match fault {
@@ -110,7 +112,22 @@ impl Plan {
         let bounded = random.chance(120);
         let shards = random.within(1, 4) as u16;
         let span = |random: &mut Random, all: &[u64]| *random.pick(all);
+        // Limits that are reached now and then.
+        let limited = random.chance(400);
+        let limit = |random: &mut Random| limited && random.chance(350);
+        let memory = if limit(random) { random.within(15_000, 60_000) } else { u64::MAX };
+        let max_publish_rate = if limit(random) { random.within(2, 12) as u32 } else { 0 };
+        let max_subscriptions = if limit(random) { random.within(2, 8) as u32 } else { 100_000 };
+        let max_retained_messages = if limit(random) { random.below(6) } else { u64::MAX };
+        let slow = limit(random);
+        let soft = if slow { random.within(100, 1_500) as usize } else { 1 << 20 };
         let config = Config {
+            max_publish_rate,
+            max_subscriptions,
+            max_retained_messages,
+            output_soft_bytes: soft,
+            output_hard_bytes: 4 * soft,
+            slow_publishers: random.chance(500),
             max_inflight_messages: *random.pick(&[1, 2, 3, 5, 20]),
             max_inflight_bytes: if random.chance(200) { random.within(1, 500) } else { u64::MAX },
             max_queued_messages: if bounded { random.within(1, 20) as u32 } else { 1_000_000 },
@@ -122,6 +139,11 @@ impl Plan {
             sys_interval_s: 0,
             ..Config::default()
         };
+        // Who waits for slow clients does so until nothing but their reading on can end it.
+        let calm = slow && config.slow_publishers;
+        if calm {
+            faults = vec![(Fault::Stall, 2 * SECOND)];
+        }
         Plan {
             shards,
             clients: clients + workers,
@@ -133,7 +155,7 @@ impl Plan {
             peer: span(random, &[50, 2 * MS, 50 * MS, 800 * MS]),
             sync: span(random, &[100, 5 * MS, 100 * MS, 1500 * MS]),
             fragments: random.chance(300),
-            capacity: *random.pick(&[600, 4_000, 64 << 10]),
+            capacity: if slow { 600 } else { *random.pick(&[600, 4_000, 64 << 10]) },
             bounded,
             topics,
             filters,
@@ -141,7 +163,7 @@ impl Plan {
             expiry: span(random, &[0, 100, 300]),
             wills: span(random, &[0, 300, 900]),
             empty: span(random, &[0, 30, 150]),
-            qos: [random.below(3), random.within(1, 3), random.within(1, 3)],
+            qos: [if slow { 3 } else { random.below(3) }, random.within(1, 3), random.within(1, 3)],
             acts: [
                 random.within(6, 30),
                 random.within(1, 5),
@@ -151,10 +173,21 @@ impl Plan {
             pace: 60 * SECOND * clients as u64 / 700,
             away: span(random, &[200 * MS, 2 * SECOND, 12 * SECOND]),
             acknowledge: if random.chance(300) { random.within(MS, 2 * SECOND) } else { 0 },
-            keep_alive: random.chance(600),
+            keep_alive: random.chance(600) && !calm,
             large: random.chance(300),
+            memory,
             config,
         }
+    }
+
+    /// Whether messages of QoS 0 are dropped for clients that do not take all output.
+    pub fn drops(&self) -> bool {
+        self.memory != u64::MAX || self.config.output_soft_bytes < 1 << 20
+    }
+
+    /// Makes faults so many times as frequent.
+    pub fn hurry(&mut self, times: u64) {
+        self.faults.iter_mut().for_each(|(_, mean)| *mean /= times);
     }
 
     pub fn mean(&self, wanted: Fault) -> Option<u64> {

@@ -30,6 +30,7 @@ impl World {
         self.turn_step = self.oracle.step;
         self.broker.nodes[shard].turn_at = None;
         self.hash.add(shard as u64);
+        self.broker.tell_limits(shard, now);
         // What comes in during the turn waits for the next one.
         for _ in 0..self.broker.nodes[shard].inbox.len() {
             let Some(what) = self.broker.nodes[shard].inbox.pop_front() else { break };
@@ -56,6 +57,8 @@ impl World {
         if node.wake.is_some_and(|at| at <= now) {
             node.shard.handle(now, Input::Timeout);
         }
+        self.broker.look_at_memory();
+        self.oracle.was_short = self.broker.was_short;
         self.flush(shard);
         self.tap_all(shard);
         self.wake_later(shard);
@@ -248,12 +251,17 @@ impl World {
             self.flush(shard);
             self.tap_all(shard);
         }
-        let bytes = std::mem::take(&mut self.conns[conn].inbox);
+        let mut bytes = std::mem::take(&mut self.conns[conn].inbox);
+        let mut rest = Vec::new();
+        if self.broker.memory.is_some() {
+            // One packet at a time: the last one is then the one that was too much.
+            rest = bytes.split_off(self.conns[conn].from_client.first_packet(&bytes));
+        }
         let now = self.broker.instant(self.now);
         let used = self.broker.nodes[shard].shard.handle(now, Input::Received { conn: id, bytes: &bytes });
         assert!(used <= bytes.len(), "more bytes used than there were");
         let it = &mut self.conns[conn];
-        it.inbox = bytes[used..].to_vec();
+        it.inbox = [&bytes[used..], &rest].concat();
         it.up.held = it.up.held.saturating_sub(used);
         it.paused |= used < bytes.len();
         self.hash.add_bytes(&bytes[..used]);
@@ -262,8 +270,10 @@ impl World {
             Ok(packets) => packets,
             Err(error) => panic!("client {}: {error}", self.conns[conn].actor),
         };
-        let closed = closed && self.broker.nodes[shard].failing;
-        if closed && let Some(last) = packets.iter().position(|packet| self.oracle.ends_link(conn, packet)) {
+        self.broker.look_at_memory();
+        self.oracle.was_short = self.broker.was_short;
+        let refuses = closed && (self.broker.nodes[shard].failing || self.broker.was_short);
+        if refuses && let Some(last) = packets.iter().position(|packet| self.oracle.ends_link(conn, packet)) {
             // It has not looked at what follows.
             packets.truncate(last);
         }
@@ -273,7 +283,13 @@ impl World {
         }
         if comes {
             self.tap(conn);
+        }
+        // Or why it was closed, before what comes of that is seen elsewhere.
+        if comes || closed {
             self.flush(shard);
+        }
+        if !rest.is_empty() {
+            self.list(conn);
         }
         let actor = self.conns[conn].actor;
         if self.actors[actor].conn == Some(conn) {

@@ -85,6 +85,15 @@ impl Splitter {
         Splitter { rest: Vec::new(), v5 }
     }
 
+    /// How many of these bytes complete a packet; all, if they do not.
+    pub fn first_packet(&self, bytes: &[u8]) -> usize {
+        let known = [&self.rest, bytes].concat();
+        match packet_size(&known) {
+            Ok(Some(size)) => bytes.len().min(size - self.rest.len()),
+            _ => bytes.len(),
+        }
+    }
+
     /// All packets that are complete with these bytes.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Packet>, String> {
         self.rest.extend_from_slice(bytes);

@@ -104,20 +104,34 @@ pub(crate) struct World {
     pub sync_due: bool,
     /// The oracle's step before the turn at hand.
     pub turn_step: u64,
+    length: Length,
 }
 
-/// How long the faults last at least.
-const SPAN: u64 = 60 * SECOND;
-/// How many operations there are at least.
-const OPERATIONS: u64 = 500;
+/// How long a run is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Length {
+    /// How long the faults last at least, in microseconds.
+    span: u64,
+    /// How many operations there are at least.
+    operations: u64,
+}
+
+impl Length {
+    /// A seed.
+    pub const WHOLE: Length = Length { span: 60 * SECOND, operations: 500 };
+    /// As much as a fuzzer has time for.
+    pub const SHORT: Length = Length { span: 4 * SECOND, operations: 20 };
+}
+
 /// How long everything may take to come to rest after the last fault.
 const PATIENCE: u64 = 400 * SECOND;
 
 impl World {
-    pub fn new(seed: u64, verbose: bool) -> World {
-        let mut random = Random::new(seed);
-        let plan = Plan::new(&mut random);
-        let broker = Broker::new(plan.config.clone(), plan.persistent);
+    pub fn new(mut random: Random, length: Length, verbose: bool) -> World {
+        let mut plan = Plan::new(&mut random);
+        plan.hurry(Length::WHOLE.span / length.span);
+        let memory = Some(plan.memory).filter(|limit| *limit != u64::MAX);
+        let broker = Broker::new(plan.config.clone(), plan.persistent, memory);
         let oracle = Oracle::new(&plan);
         let mut world = World {
             now: 0,
@@ -137,6 +151,7 @@ impl World {
             leaving: false,
             sync_due: false,
             turn_step: 0,
+            length,
         };
         world.note(|w| format!("{:?}", w.plan));
         world.actors =
@@ -158,7 +173,7 @@ impl World {
             self.schedule(at, Event::Fault(fault));
         }
         self.schedule(SECOND, Event::Tick);
-        while self.now < SPAN || self.tally.operations < OPERATIONS {
+        while self.now < self.length.span || self.tally.operations < self.length.operations {
             self.step();
         }
         self.heal();

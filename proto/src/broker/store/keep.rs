@@ -155,11 +155,12 @@ impl Shard {
         }
         // While the store fails, what nobody was promised does not pile up.
         let skips = self.keeper.failed && message.qos() == QoS::AtMostOnce;
+        self.keeper.skipped |= skips;
         if self.keeper.on && !skips && !is_of_broker {
             let slot = self.placement.slot(message.topic_bytes()) as u16;
             if !message.payload().is_empty() {
                 self.keeper.put(StoreOp::Retain { slot, message: message.clone() });
-            } else if self.retained.get(message.topic()).is_some() {
+            } else if self.retained.get(message.topic()).is_some() || self.keeper.skipped {
                 self.keeper.put(StoreOp::Forget { slot, topic: message.topic().into() });
             }
         }

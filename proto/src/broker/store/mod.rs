@@ -235,6 +235,8 @@ pub(super) struct Keeper {
     pub on: bool,
     /// Whether the store fails.
     pub failed: bool,
+    /// Whether messages were retained, or removed, that the store does not know of, because it failed.
+    pub skipped: bool,
     ops: Vec<StoreOp>,
     emitted: u64,
     stored: u64,

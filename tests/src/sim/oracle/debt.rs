@@ -62,7 +62,9 @@ impl Oracle {
             if session.uncertain || session.mistaken || session.max_packet < size as u32 {
                 continue;
             }
-            if session.conn.is_some() && session.certain_qos(&topic, step, own).is_some() {
+            let link = session.conn.and_then(|conn| self.links.get(&conn));
+            let takes_all = link.is_some_and(|link| !self.drops || link.blocked_since.is_none());
+            if takes_all && session.certain_qos(&topic, step, own).is_some() {
                 self.owed += 1;
                 session.owed.insert(number, session.conn);
             }
@@ -238,12 +240,21 @@ impl Oracle {
             }
         }
         self.retained.quiet = Some(self.step);
+        if self.store_failed || self.was_short {
+            self.messages.doubt_unanswered();
+        }
         self.store_failed = false;
     }
 
     /// Somebody looked at all retained messages.
-    pub fn audited(&mut self, _conn: usize, now: u64) {
+    pub fn audited(&mut self, now: u64, count: u64) {
         let asked = self.step;
+        assert_eq!(
+            count,
+            self.audit.len() as u64,
+            "{:?} are retained, and the broker says {count}",
+            self.audit
+        );
         for topic in self.retained.topics() {
             match self.audit.get(&topic) {
                 Some(number) => {

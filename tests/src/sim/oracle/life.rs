@@ -39,6 +39,7 @@ impl Oracle {
         let session = &mut self.sessions[index];
         session.expires_before = session.expires;
         session.expiry_before_s = session.expiry_s;
+        session.changed = false;
         session.conn = Some(conn);
         session.expiry_s = expiry_s;
         session.expires = (NEVER, NEVER);
@@ -155,7 +156,9 @@ impl Oracle {
         let (last_step, crashes) = (self.step, self.crashes);
         let step = self.step_at(at);
         let expiry_s = self.will_expiry.get(&number).copied().flatten();
+        let keeps_all = self.keeps_all;
         let message = self.messages.get_mut(number);
+        message.maybe |= message.draft.retain && !keeps_all;
         if message.handed.is_empty() {
             message.crashes = crashes;
         }
@@ -182,6 +185,7 @@ impl Oracle {
         if let Some(expiry_s) = expiry_s {
             session.expiry_before_s = session.expiry_s;
             session.expiry_s = expiry_s;
+            session.changed = true;
         }
         // [MQTT-3.1.2-10] [MQTT-3.14.4-3]
         if code == 0
@@ -215,17 +219,22 @@ impl Oracle {
     }
 
     /// The broker closed a connection.
-    pub fn closed_by_broker(&mut self, conn: usize, now: u64, _unsaid: bool) {
+    pub fn closed_by_broker(&mut self, conn: usize, now: u64, unsaid: bool) {
         self.step += 1;
+        let short = self.was_short;
         let link = self.link(conn);
         let (index, running, ended) = (link.session, link.running, link.ended);
         let late = link.heard_at + u64::from(link.keep_alive_s) * 1_500_000 <= now && link.keep_alive_s > 0;
-        let why = match link.may_close {
+        let (may_close, v5, blocked) = (link.may_close, link.v5, link.blocked_since.is_some());
+        let why = match may_close {
             Some(why) => why,
             None if !running => "no CONNECT in time",
-            None if link.v5 => panic!("a 5.0 client is closed without a word"),
+            // What would have gone before it promises what is not on the disk.
+            None if late && unsaid && self.store_failed => "keep alive",
+            None if v5 => panic!("a 5.0 client is closed without a word"),
             None if late => "keep alive",
-            None if link.blocked_since.is_some() => "takes no output",
+            None if blocked => "takes no output",
+            None if short => "memory is short",
             None => {
                 assert!(self.store_failed, "a client is closed for no reason");
                 "the store fails"
@@ -397,6 +406,10 @@ impl Oracle {
         }
         if session.detached_step > durable {
             session.was_connected = true;
+            if session.changed {
+                // Or it ends as it would have without the goodbye.
+                session.expires.0 = session.expires.0.min(after(self.crashed_at, session.expiry_before_s));
+            }
             session.expiry_s = session.expiry_s.max(session.expiry_before_s);
         }
         let uncertain_will = session.accepted_step > durable || session.detached_step > durable;
@@ -439,9 +452,12 @@ impl Oracle {
             }
             let whole = after(now, session.expiry_s);
             if session.was_connected {
-                // Its client's connection ended with the broker, or a little before, which is not on the disk.
-                let low =
-                    if session.uncertain || session.expires.0 != NEVER { session.expires.0 } else { whole };
+                // Its client's connection ended with the broker, or a little before, which may be on the disk.
+                let low = if session.uncertain || session.expires.0 != NEVER {
+                    session.expires.0.saturating_sub(forward)
+                } else {
+                    whole
+                };
                 session.expires = (low.min(whole), whole);
             } else {
                 let (low, high) = session.expires;

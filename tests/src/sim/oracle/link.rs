@@ -44,6 +44,8 @@ pub(crate) struct Link {
     /// UNSUBSCRIBEs without answer: when, and the filters.
     pub unsubscribes: BTreeMap<u16, (u64, Vec<String>)>,
     pub pings: u32,
+    /// When each PUBLISH came.
+    published: Vec<u64>,
 }
 
 impl Link {
@@ -74,6 +76,7 @@ impl Link {
             subscribes: BTreeMap::new(),
             unsubscribes: BTreeMap::new(),
             pings: 0,
+            published: Vec::new(),
         }
     }
 
@@ -102,6 +105,16 @@ impl Link {
             assert!(self.from_client.len() <= most, "the client has more than {most} messages in flight");
         }
         topic(publish, self.server_alias_maximum, &mut self.server_aliases)
+    }
+
+    /// Checks that the client is read no faster than it may publish: at any time, a second's worth is taken at once.
+    pub fn check_rate(&mut self, rate: u32, now: u64) {
+        self.published.push(now);
+        for (at, since) in self.published.iter().enumerate() {
+            let count = (self.published.len() - at) as u64;
+            let most = u64::from(rate) * (now - since) / 1_000_000 + u64::from(rate) + 2;
+            assert!(count <= most, "{count} messages are read in {} us, {rate} a second may be", now - since);
+        }
     }
 
     /// Checks a PUBLISH of the broker, and gives the topic it means.

@@ -39,7 +39,7 @@ pub(crate) struct Message {
     pub promised: Option<u64>,
     /// How many crashes there had been when it came first.
     pub crashes: u32,
-    /// A will that nobody can say of whether it is due.
+    /// A will that nobody can say of whether it is due, or a message of which nobody can say if it was taken.
     pub maybe: bool,
     /// Whether the publisher's application was told that it arrived, or did not.
     answered: bool,
@@ -119,6 +119,13 @@ impl Messages {
 
     pub fn all(&self) -> impl Iterator<Item = &Message> {
         self.0.iter()
+    }
+
+    /// What has no answer may have been refused.
+    pub fn doubt_unanswered(&mut self) {
+        for message in self.0.iter_mut().filter(|m| m.draft.qos > 0 && m.promised.is_none()) {
+            message.maybe = true;
+        }
     }
 
     /// The publisher's application is told what became of it.

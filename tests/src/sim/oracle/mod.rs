@@ -66,6 +66,14 @@ pub(crate) struct Oracle {
     /// Jumps of the wall clock: when, and how far.
     jumps: Vec<(u64, i64)>,
     bounded: bool,
+    /// Whether memory was used up at some time: what is new may be refused.
+    pub was_short: bool,
+    /// Whether QoS 0 messages are dropped for clients that do not take all output.
+    drops: bool,
+    /// Whether retained messages may not be kept.
+    keeps_all: bool,
+    subscriptions_max: usize,
+    publish_rate: u32,
     stall: u64,
     /// Wills of sessions that were to end with their connection when the broker died.
     orphans: Vec<session::Will>,
@@ -101,6 +109,11 @@ impl Oracle {
             store_failed: false,
             jumps: Vec::new(),
             bounded: plan.bounded,
+            was_short: false,
+            drops: plan.drops(),
+            keeps_all: plan.config.max_retained_messages == u64::MAX && plan.memory == u64::MAX,
+            subscriptions_max: plan.config.max_subscriptions as usize,
+            publish_rate: plan.config.max_publish_rate,
             stall: u64::from(plan.config.output_stall_s) * SECOND,
             orphans: Vec::new(),
             will_expiry: BTreeMap::new(),
@@ -127,9 +140,14 @@ impl Oracle {
     }
 
     pub fn blocked(&mut self, conn: usize) {
+        let drops = self.drops;
         let link = self.link(conn);
         if link.blocked_since.is_none() {
             link.blocked_since = Some(0);
+        }
+        let index = link.session;
+        if drops && let Some(session) = self.sessions.get_mut(index) {
+            session.owed.retain(|_, on| *on != Some(conn));
         }
     }
 
@@ -196,8 +214,8 @@ impl Oracle {
         }
     }
 
-    /// Whether a packet is why a broker whose store fails has closed a connection: it cannot promise what it would have
-    /// to, and has no words for that.
+    /// Whether a packet is why a broker whose store fails, or that has no memory left, has closed a connection: it cannot
+    /// promise what it would have to, and has no words for that.
     pub fn ends_link(&self, conn: usize, packet: &Packet) -> bool {
         let Some(link) = self.links.get(&conn).filter(|link| link.running && !link.v5) else { return false };
         let session = &self.sessions[link.session];
@@ -205,7 +223,7 @@ impl Oracle {
             Packet::Publish(publish) if publish.qos > 0 => {
                 !(publish.qos == 2 && session.incoming.contains_key(&publish.id))
             }
-            Packet::Subscribe { .. } | Packet::Unsubscribe(..) => session.expiry_s > 0,
+            Packet::Subscribe { .. } | Packet::Unsubscribe(..) => self.store_failed && session.expiry_s > 0,
             _ => false,
         }
     }
@@ -249,7 +267,13 @@ impl Oracle {
                 self.messages.announce(client, draft, false)
             }
         };
+        let rate = self.publish_rate;
+        if rate > 0 {
+            self.link(conn).check_rate(rate, now);
+        }
+        let keeps_all = self.keeps_all;
         let message = self.messages.get_mut(number);
+        message.maybe |= publish.retain && !keeps_all;
         if message.draft.size > 0 {
             message.check(&Publish { topic: topic.clone(), ..publish.clone() });
         }
@@ -260,7 +284,7 @@ impl Oracle {
         let handed = Handed { step, at: now, expiry_s: publish.expiry, session: index };
         if known == Some(number) {
             // [MQTT-4.3.3-10], unless it was refused, or is forgotten.
-            if self.store_failed || self.sessions[index].crashed {
+            if self.store_failed || self.was_short || self.sessions[index].crashed {
                 message.handed.push(handed);
             }
         } else {
@@ -272,6 +296,11 @@ impl Oracle {
             routed = Some(step);
             if publish.retain {
                 self.retained.write(&topic, number);
+                let own = &mut self.sessions[index];
+                if own.subscriptions.iter().any(|s| s.no_local && s.means(&topic)) {
+                    // It overtakes what it replaces, on the way to its own publisher, and is not for that one.
+                    own.forgive_topic(&topic);
+                }
                 if publish.payload.is_empty() || publish.expiry.is_some() {
                     for session in &mut self.sessions {
                         session.forgive_topic(&topic);
@@ -304,7 +333,8 @@ impl Oracle {
             Packet::ConnAck(connack) if connack.code != 0 => {
                 link.ended = true;
                 link.may_close = Some("refused");
-                assert!(self.store_failed, "a CONNECT is refused: {:#x}", connack.code);
+                let short = self.was_short && matches!(connack.code, 3 | 0x97);
+                assert!(self.store_failed || short, "a CONNECT is refused: {:#x}", connack.code);
             }
             Packet::ConnAck(connack) => self.accepted(conn, connack, now),
             Packet::Publish(publish) => self.publish_down(conn, publish, now),
@@ -374,7 +404,8 @@ impl Oracle {
         let Waiting { number, routed, qos, id } = waiting;
         let step = self.step;
         if code >= 0x80 {
-            assert!(self.store_failed, "message {number} is refused: {code:#x}");
+            let short = self.was_short && code == 0x97;
+            assert!(self.store_failed || short, "message {number} is refused: {code:#x}");
             let message = self.messages.get_mut(number);
             if let Some(step) = routed {
                 message.handed.retain(|handed| handed.step != step);
@@ -409,9 +440,11 @@ impl Oracle {
         assert_eq!(codes.len(), places.len(), "SUBACK {id} has not one code for each filter");
         for (place, code) in places.into_iter().zip(codes) {
             let session = &mut self.sessions[index];
+            let full = session.filters_beside(place) >= self.subscriptions_max;
             let subscription = &mut session.subscriptions[place];
             if *code >= 0x80 {
-                assert!(self.store_failed, "a subscription is refused: {code:#x}");
+                let full = matches!(*code, 0x80 | 0x97) && (self.was_short || full);
+                assert!(self.store_failed || full, "a subscription is refused: {code:#x}");
                 subscription.until = subscription.from;
                 continue;
             }
@@ -425,6 +458,8 @@ impl Oracle {
             }
             let shared = subscription.is_shared();
             let ended = ended || subscription.until != NEVER;
+            let certain = session.filters_certain();
+            assert!(certain <= self.subscriptions_max, "{certain} subscriptions are too many");
             let mut replaced = false;
             for old in &mut session.subscriptions[..place] {
                 if old.filter == filter && old.until > from {

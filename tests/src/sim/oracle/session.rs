@@ -130,6 +130,8 @@ pub(crate) struct Session {
     /// What was said of its end before the client came last.
     pub expires_before: (u64, u64),
     pub expiry_before_s: u32,
+    /// Whether its goodbye has changed that.
+    pub changed: bool,
     pub max_packet: u32,
     pub was_connected: bool,
 }
@@ -167,6 +169,7 @@ impl Session {
             before: None,
             expires_before: (NEVER, NEVER),
             expiry_before_s: 0,
+            changed: false,
             max_packet: u32::MAX,
             was_connected: false,
         }
@@ -199,6 +202,22 @@ impl Session {
     pub fn certain_qos(&self, topic: &str, since: u64, own: bool) -> Option<u8> {
         let all = self.subscriptions.iter().filter(|s| !s.is_shared() && s.means(topic));
         all.filter(|s| s.certain_since(since) && !(own && s.no_local)).map(|s| s.qos).max()
+    }
+
+    /// How many filters it may have had when it asked for one of its subscriptions, without that one.
+    pub fn filters_beside(&self, place: usize) -> usize {
+        let asked = &self.subscriptions[place];
+        self.filters(|s| s.from <= asked.from && s.until > asked.from && s.filter != asked.filter)
+    }
+
+    /// How many filters it certainly has.
+    pub fn filters_certain(&self) -> usize {
+        self.filters(|s| s.until == NEVER && s.certain_from != NEVER && s.certain_until == NEVER)
+    }
+
+    fn filters(&self, so: impl Fn(&Subscription) -> bool) -> usize {
+        let all = self.subscriptions.iter().filter(|s| so(s)).map(|s| &s.filter);
+        all.collect::<BTreeSet<_>>().len()
     }
 
     /// Takes over what may be left of another one.

@@ -1,22 +1,23 @@
-//! Which topics a filter means, by recursion over its levels.
+//! Which topics a filter means, by recursion over its bytes.
 
-/// Whether a filter without `$share/…` matches a topic name.
+/// Whether a valid filter without `$share/…` matches a topic name.
 pub(crate) fn matches(filter: &str, topic: &str) -> bool {
-    let filter: Vec<&str> = filter.split('/').collect();
-    let topic: Vec<&str> = topic.split('/').collect();
-    // [MQTT-4.7.2-1]
-    if topic[0].starts_with('$') && matches!(filter[0], "#" | "+") {
-        return false;
+    match (filter.as_bytes(), topic.as_bytes()) {
+        // [MQTT-4.7.2-1]
+        ([b'#' | b'+', ..], [b'$', ..]) => false,
+        (filter, topic) => rest_matches(filter, topic),
     }
-    levels_match(&filter, &topic)
 }
 
-fn levels_match(filter: &[&str], topic: &[&str]) -> bool {
+fn rest_matches(filter: &[u8], topic: &[u8]) -> bool {
     match (filter, topic) {
         ([], []) => true,
-        (["#"], _) => true,
-        (["+", filter @ ..], [_, topic @ ..]) => levels_match(filter, topic),
-        ([a, filter @ ..], [b, topic @ ..]) => a == b && levels_match(filter, topic),
+        ([b'#'], _) => true,
+        // [MQTT-4.7.1-2]: the level above it, too.
+        ([b'/', b'#'], []) => true,
+        ([b'+', filter @ ..], [] | [b'/', ..]) => rest_matches(filter, topic),
+        ([b'+', ..], [_, topic @ ..]) => rest_matches(filter, topic),
+        ([a, filter @ ..], [b, topic @ ..]) => a == b && rest_matches(filter, topic),
         _ => false,
     }
 }
@@ -35,12 +36,26 @@ mod tests {
 
     #[test]
     fn wildcards_mean_what_the_standard_says() {
-        for (filter, topic) in
-            [("#", "a/b"), ("a/#", "a"), ("+/b", "/b"), ("a/+/c", "a//c"), ("$x/#", "$x/y")]
-        {
+        for (filter, topic) in [
+            ("#", "a/b"),
+            ("a/#", "a"),
+            ("+/#", "a"),
+            ("a/#", "a/"),
+            ("+/b", "/b"),
+            ("a/+/c", "a//c"),
+            ("$x/#", "$x/y"),
+        ] {
             assert!(matches(filter, topic), "{filter} {topic}");
         }
-        for (filter, topic) in [("+", "a/b"), ("#", "$x"), ("+/y", "$x/y"), ("a/+", "a"), ("a", "a/b")] {
+        for (filter, topic) in [
+            ("+", "a/b"),
+            ("#", "$x"),
+            ("+/y", "$x/y"),
+            ("a/+", "a"),
+            ("a", "a/b"),
+            ("a/#", "ab"),
+            ("+", "/a"),
+        ] {
             assert!(!matches(filter, topic), "{filter} {topic}");
         }
         assert_eq!(plain("$share/g/a/#"), "a/#");
