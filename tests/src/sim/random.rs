@@ -40,7 +40,7 @@ impl Random {
             // Two bytes: how far up.
             Some(high) => {
                 let low = self.given.pop().unwrap_or_default();
-                u64::from(u16::from_be_bytes([high, low])) * n >> 16
+                (u64::from(u16::from_be_bytes([high, low])) * n) >> 16
             }
         }
     }
