@@ -1,5 +1,5 @@
 //! Runs the simulation: `sim SEED` replays one seed with its event log, `sim --seeds FROM COUNT` runs many,
-//! `sim --find FROM COUNT` looks for the first that fails.
+//! `sim --find FROM COUNT` looks for the first that fails, `sim --bytes FILE` replays an input of the fuzz target.
 
 use hikyaku_tests::sim;
 use std::process::ExitCode;
@@ -13,23 +13,37 @@ fn main() -> ExitCode {
         (Some("--seeds"), _, Some(from), Some(count)) => many(from, count),
         (Some("--find"), _, Some(from), Some(count)) => find(from, count),
         (_, Some(seed), None, None) => one(seed),
+        (Some("--bytes"), ..) => bytes(args.get(1).map_or("", String::as_str)),
         _ => {
-            println!("usage: sim SEED | sim --seeds FROM COUNT | sim --find FROM COUNT");
+            println!("usage: sim SEED | sim --seeds FROM COUNT | sim --find FROM COUNT | sim --bytes FILE");
             ExitCode::from(2)
         }
     }
 }
 
 fn one(seed: u64) -> ExitCode {
-    let (result, lines) = sim::run(seed, true);
+    tell(&format!("seed {seed}"), sim::run(seed, true))
+}
+
+fn bytes(file: &str) -> ExitCode {
+    match std::fs::read(file) {
+        Ok(data) => tell(file, sim::run_bytes(&data)),
+        Err(error) => {
+            println!("{file}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn tell(name: &str, (result, lines): (Result<sim::Report, sim::Failure>, Vec<String>)) -> ExitCode {
     lines.iter().for_each(|line| println!("{line}"));
     match result {
         Ok(report) => {
-            println!("seed {seed}: {}\nhash {:016x}", report.tally, report.hash);
+            println!("{name}: {}\nhash {:016x}", report.tally, report.hash);
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            println!("seed {seed} at commit {} fails: {}", sim::commit(), failure.what);
+            println!("{name} at commit {} fails: {}", sim::commit(), failure.what);
             ExitCode::FAILURE
         }
     }

@@ -45,7 +45,16 @@ pub struct Failure {
 
 /// Runs one seed. `log` says whether events are written down, which takes time.
 pub fn run(seed: u64, log: bool) -> (Result<Report, Failure>, Vec<String>) {
-    let mut world = World::new(Random::new(seed), Length::WHOLE, log);
+    run_world(World::new(Random::new(seed), Length::WHOLE, log))
+}
+
+/// Runs what a fuzzer's bytes say, with the event log.
+#[doc(hidden)]
+pub fn run_bytes(data: &[u8]) -> (Result<Report, Failure>, Vec<String>) {
+    run_world(World::new(Random::from_bytes(data), Length::SHORT, true))
+}
+
+fn run_world(mut world: World) -> (Result<Report, Failure>, Vec<String>) {
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
     let lines = world.lines.take().unwrap_or_default();
     match result {

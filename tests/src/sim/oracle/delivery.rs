@@ -16,7 +16,9 @@ impl Oracle {
         };
         self.messages.get(number).check(&Publish { topic: topic.clone(), ..publish.clone() });
         self.expect_will(number, now);
-        let first = self.messages.get(number).first_step().unwrap_or(0);
+        // What is sent again is retained again.
+        let message = self.messages.get(number);
+        let first = message.first_step().unwrap_or(0).max(message.last_step);
         let session = &mut self.sessions[index];
         let seen = session.seen.entry(topic.clone()).or_default();
         *seen = first.max(*seen);

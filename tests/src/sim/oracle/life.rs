@@ -113,9 +113,10 @@ impl Oracle {
             None if will.delay_s == 0 => self.will_is_due(will, now),
             None => self.sessions[index].cancelled.push((will.number, step)),
             Some((low, _)) if now < low => self.sessions[index].cancelled.push((will.number, step)),
-            // It was due about now.
+            // It was due about now, or is not any more.
             Some((low, _)) => {
                 self.will_may_come(will.number, low);
+                self.messages.get_mut(will.number).maybe = true;
             }
         }
     }
@@ -231,6 +232,7 @@ impl Oracle {
             None if !running => "no CONNECT in time",
             // What would have gone before it promises what is not on the disk.
             None if late && unsaid && self.store_failed => "keep alive",
+            None if blocked && unsaid => "takes no output",
             None if v5 => panic!("a 5.0 client is closed without a word"),
             None if late => "keep alive",
             None if blocked => "takes no output",
