@@ -401,13 +401,14 @@ impl Restoring {
     }
 }
 
-/// Carries messages between the shards, and their changes to the store, until there are no more. What is due is left to those who
-/// run the shards then: a will must not be published before its shard has heard what the others want.
+/// Carries messages between the shards, and their changes to the store, until there are no more. Only then is done what is
+/// due: a will that is due at once must not be published before its shard has heard what the others want. Due is also what goes in slices: what
+/// comes of a message that was underway has to be in one commit with the end of its record.
 fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), BaseError> {
     let now = clock.now();
     let mut post = VecDeque::new();
     loop {
-        let mut quiet = true;
+        let (mut quiet, mut due) = (true, Vec::new());
         for shard in shards.iter_mut() {
             loop {
                 match shard.poll_output(now) {
@@ -421,7 +422,10 @@ fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), Bas
                         }
                         shard.handle(now, Input::Stored { upto });
                     }
-                    Output::Timeout(_) => break,
+                    Output::Timeout(at) => {
+                        due.extend(at.filter(|at| *at <= now).map(|_| shard.id()));
+                        break;
+                    }
                     // There are no connections.
                     _ => {}
                 }
@@ -433,8 +437,13 @@ fn settle(fold: &mut Fold, shards: &mut [Shard], clock: Clock) -> Result<(), Bas
                 shard.handle(now, Input::Peer { from, message });
             }
         }
-        if quiet {
+        if quiet && due.is_empty() {
             return Ok(());
+        }
+        if quiet {
+            for shard in shards.iter_mut().filter(|shard| due.contains(&shard.id())) {
+                shard.handle(now, Input::Timeout);
+            }
         }
     }
 }
