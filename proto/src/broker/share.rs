@@ -126,6 +126,10 @@ impl Shard {
         let member = session.key(index);
         session.shares.insert(filter.into(), Membership { number, qos, id });
         self.counters.shared_subscriptions += 1;
+        if session.expiry_s == 0 {
+            // It ends in a moment and keeps nothing: what it were given would be lost with the next crash.
+            return;
+        }
         // Nobody waits for the answer.
         let ticket = u32::MAX;
         let (connected, kept) = (false, true);
