@@ -72,19 +72,12 @@ fn a_restart_keeps_sessions_queues_and_retained_messages_with_any_number_of_work
 fn who_published_what_is_retained_is_known_after_a_restart() {
     let dir = Dir::new("source");
     let acl = dir.0.join("acl");
-    let start = |access: &str, workers| {
-        fs::write(&acl, format!("topic {access} state/#\n")).unwrap();
-        let mut options = options(&dir.0, workers);
-        options.listeners[0].security.acl_file = Some(acl.clone());
-        options.listeners[0].security.allow_anonymous = Some(true);
-        let server = Server::start(options).unwrap();
-        let address = server.local_addrs()[0];
-        (server, address)
-    };
     for (access, workers, sent) in [("readwrite", 2, true), ("read", 3, false), ("readwrite", 1, true)] {
-        let (server, address) = start(access, workers);
-        let mut publisher = Peer::connect(address, "publisher");
-        if sent && workers > 1 {
+        fs::write(&acl, format!("topic {access} state/#\n")).unwrap();
+        let rights = format!("acl_file {}\n", acl.display());
+        let mut broker = Killable::start_with(&dir, workers, &rights);
+        let mut publisher = Peer::connect(broker.0.address, "publisher");
+        if workers == 2 {
             publish1(&mut publisher, "state/1", true, b"on");
         }
         subscribe(&mut publisher, "state/+", 1);
@@ -92,7 +85,8 @@ fn who_published_what_is_retained_is_known_after_a_restart() {
             assert_eq!(next(&mut publisher).2, b"on");
         }
         publisher.ping();
-        server.shutdown().unwrap();
+        broker.0.signal(Signal::TERM);
+        assert_eq!(broker.0.exit_code(), Some(0));
     }
 }
 

@@ -131,7 +131,7 @@ fn damage_leaves_no_directory_and_a_whole_file_one_commit() {
     let files = fs::read_dir(dir.join("hikyaku.store")).unwrap().map(|e| e.unwrap().file_name());
     let mut files: Vec<_> = files.collect();
     files.sort();
-    assert_eq!(files, ["base.redb", "lock"]);
+    assert_eq!(files, ["attempts", "base.redb", "lock"]);
     assert!(matches!(import(FILES[4]), Err(ImportError::NotEmpty(_))));
     fs::remove_dir_all(&dir).unwrap();
 }
