@@ -431,3 +431,22 @@ fn a_retained_message_that_went_while_the_store_failed_does_not_come_back() {
     rig.run("n> CONNECT n v5 clean; SUBSCRIBE id=1 #\n n< CONNACK 0; SUBACK 1 0");
     assert_eq!(rig.disk.len(), (0, 0), "nothing is left behind");
 }
+
+#[test]
+fn a_message_of_the_next_connection_does_not_overtake_one_that_waits() {
+    // Of the client only its will is kept, so its second session is in no store.
+    let mut rig = Rig::kept(4, 0, quiet());
+    let subscribers = ["s", "t", "u", "v", "w"];
+    for name in subscribers {
+        rig.run(&format!(
+            "{name}> CONNECT {name} v5 expiry=1000; SUBSCRIBE id=1 t:2\n {name}< CONNACK 0; SUBACK 1 2"
+        ));
+    }
+    rig.run("p> CONNECT p clean v5 will=w,x,q0\n p< CONNACK 0");
+    rig.syncs = false;
+    rig.run("p> PUBLISH t 1 q2 id=1\n p!\n p> CONNECT p clean v5\n p< CONNACK 0\n p> PUBLISH t 2 q2 id=1");
+    rig.syncs = true;
+    sync(&mut rig);
+    let got = subscribers.map(|name| format!("{name}< PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2"));
+    rig.run(&format!("p< PUBREC 1\n {}", got.join("\n ")));
+}

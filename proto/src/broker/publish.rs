@@ -364,7 +364,7 @@ impl Shard {
         let publication = Publication { id: self.next_message_id(), ..*publication };
         let nobody = route.len() == 0 && route.peers == 0 && !route.own;
         let mut kept = None;
-        let once = qos == QoS::ExactlyOnce && self.sessions[session].kept.is_some();
+        let once = qos == QoS::ExactlyOnce && self.sends_once(session);
         let elsewhere = self.send_elsewhere(&publication, session, &route, once, &mut kept);
         let mut gate = if elsewhere && qos != QoS::AtMostOnce { self.gate() } else { 0 };
         let mut ack = (qos != QoS::AtMostOnce).then_some((kind, packet_id));

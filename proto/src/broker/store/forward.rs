@@ -70,6 +70,12 @@ impl Shard {
         self.keeper.forwards.waiting.push_back(Forward { emitted, to, number, body, message: sent });
     }
 
+    /// Whether a message of QoS 2 has to be kept until it has arrived: that of a session that is kept; and behind others that wait
+    /// for their records any, as they may be of the same client's last session [MQTT-4.6.0-6].
+    pub(in crate::broker) fn sends_once(&self, session: u32) -> bool {
+        self.sessions[session].kept.is_some() || !self.keeper.forwards.waiting.is_empty()
+    }
+
     /// Sends a message to the home of its topic, to be retained there, also if this shard ends before it has arrived.
     pub(in crate::broker) fn send_retained(&mut self, to: ShardId, message: Message) {
         let number = self.next_forward(to, true);
