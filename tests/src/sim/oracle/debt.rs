@@ -19,6 +19,12 @@ impl Oracle {
         let size = message.draft.size + OVERHEAD;
         let indexes: Vec<usize> = self.current.values().copied().collect();
         let mistaken = indexes.iter().any(|&index| self.sessions[index].mistaken);
+        // Who got it when it was sent again, after a crash that swallowed the first time, is not among the copies.
+        let takers = self.sessions.iter().filter(|session| session.has_got(number));
+        let taken: Vec<String> = takers
+            .flat_map(|session| session.subscriptions.iter().filter(|s| s.is_shared()))
+            .map(|subscription| subscription.filter.clone())
+            .collect();
         for &index in &indexes {
             let session = &mut self.sessions[index];
             if session.uncertain || session.mistaken || session.max_packet < size as u32 {
@@ -39,6 +45,7 @@ impl Oracle {
             for subscription in shared.filter(|s| s.certain_since(since)) {
                 if let Some(group) = self.groups.get_mut(&subscription.filter)
                     && group.copies_of(number) == 0
+                    && !taken.contains(&subscription.filter)
                     && group.left_step < since
                 {
                     group.owed.insert(number, step);
