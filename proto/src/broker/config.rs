@@ -105,7 +105,7 @@ impl Default for Config {
             max_topic_alias_broker: 10,
             max_publish_rate: 0,
             max_topic_separators: 200,
-            max_user_properties: 1000,
+            max_user_properties: 10_000,
             max_subscriptions: 100_000,
             max_sessions: u32::MAX,
             max_retained_messages: u64::MAX,

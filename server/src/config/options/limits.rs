@@ -285,7 +285,7 @@ pub(super) const OPTIONS: &[Spec] = &[
             message: "",
             set: |draft, n| draft.core.max_user_properties = if n == 0 { u32::MAX } else { n as u32 },
         },
-        "1000 (mosquitto: any number)",
+        "10000 (mosquitto: any number)",
         "How many user properties a packet, or a will, of a 5.0 client may have; 0 is any number. Bytes are \
          bounded by `max_packet_size`, but five bytes make a property, and receivers mostly keep two texts for each: a packet \
          of 2 MB could have 400,000. A message with more is refused with 0x97, any other packet ends its connection with 0x97.",
