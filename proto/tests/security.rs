@@ -81,8 +81,8 @@ fn a_packet_has_as_many_user_properties_as_it_may() {
         "a> PUBLISH t 3 up=a up=b q2 id=3 dup; PUBLISH t 4 up=a up=b q2 id=4; PUBREL 3
          a< PUBREC 3; PUBREC 4 0x97; PUBCOMP 3",
     );
-    // By default a thousand.
-    let (many, more) = ("up=a ".repeat(1000), "up=a ".repeat(1001));
+    // By default ten thousand.
+    let (many, more) = ("up=a ".repeat(10_000), "up=a ".repeat(10_001));
     let mut rig = Rig::new(1, 0, quiet());
     rig.send("a", &format!("CONNECT a v5 clean; PUBLISH t x q1 id=1 {many}; PUBLISH t x q1 id=2 {more}"));
     assert_eq!(rig.news("a"), "CONNACK 0; PUBACK 1 0x10; PUBACK 2 0x97");
