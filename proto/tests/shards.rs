@@ -635,3 +635,21 @@ fn a_message_expires_between_shards() {
     rig.now = rig.now + Duration::from_secs(3);
     rig.run("s< PUBLISH t b\n w< PUBLISH t b");
 }
+
+#[test]
+fn a_message_sent_again_is_acknowledged_when_all_shards_have_the_first() {
+    let mut rig = Rig::new(2, 0, quiet());
+    rig.run("p> CONNECT p v5 expiry=100\n p< CONNACK 0");
+    let home = rig.pipe("p").shard;
+    let elsewhere = |topic: &String| usize::from(rig.placement.shard(topic.as_bytes())) != home;
+    let topic = (0..).map(|i| format!("t{i}")).find(elsewhere).unwrap();
+    // It is to be retained by the other shard, which has not heard of it when its connection is lost.
+    rig.send("p", &format!("PUBLISH {topic} x q2 id=1 r"));
+    while rig.step_pipe("p") {}
+    rig.cut("p");
+    rig.send("p", &format!("CONNECT p v5 expiry=100; PUBLISH {topic} x q2 id=1 r dup"));
+    while rig.step_pipe("p") {}
+    let told = rig.pipe("p").news.join("; ");
+    assert!(!told.contains("PUBREC"), "{told}");
+    assert_eq!(rig.news("p"), "CONNACK 0 present; PUBREC 1");
+}

@@ -287,9 +287,9 @@ impl Shard {
                 return self.fail_for_limit(id, ReasonCode::ReceiveMaximumExceeded, what);
             }
             if known {
-                // [MQTT-4.3.3-10]: it was routed when it came first.
+                // [MQTT-4.3.3-10]: it was routed when it came first, and may still be on its way to other shards.
                 conn.route = Some(route);
-                let gate = self.store_gate();
+                let gate = self.gate();
                 return self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
             }
         }
