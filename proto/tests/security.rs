@@ -78,8 +78,10 @@ fn a_packet_has_as_many_user_properties_as_it_may() {
     // What is known is acknowledged, whatever holds by now.
     rig.configure(Config { max_user_properties: 1, ..config });
     rig.run(
-        "a> PUBLISH t 3 up=a up=b q2 id=3 dup; PUBLISH t 4 up=a up=b q2 id=4; PUBREL 3
-         a< PUBREC 3; PUBREC 4 0x97; PUBCOMP 3",
+        "a> PUBLISH t 3 up=a up=b q2 id=3 dup; PUBLISH t 4 up=a up=b q2 id=4
+         a< PUBREC 3; PUBREC 4 0x97
+         a> PUBREL 3
+         a< PUBCOMP 3",
     );
     // By default ten thousand.
     let (many, more) = ("up=a ".repeat(10_000), "up=a ".repeat(10_001));
