@@ -15,6 +15,8 @@
 pub mod check;
 pub(super) mod forward;
 pub(super) mod keep;
+#[doc(hidden)]
+pub mod model;
 pub mod record;
 
 pub use forward::RETAINED;
