@@ -180,7 +180,7 @@ impl Connector {
     ) -> Result<(Client, Result<Subscription, Error>), Error> {
         let deadline = self.deadline();
         let (client, driver) = self.prepare()?;
-        let (number, queue) = client.inner.lock().add_subscription(filters, properties, true);
+        let (number, queue) = client.inner.state.lock().add_subscription(filters, properties, true);
         let subscription = Subscription::new(client.inner.clone(), number, queue);
         spawn(driver)?;
         client.wait_connected(deadline)?;
@@ -229,17 +229,14 @@ impl Client {
     /// The thread reports the first answer, whatever it is, within the timeouts of the options.
     fn wait_connected(&self, deadline: Option<Instant>) -> Result<(), Error> {
         let inner = &self.inner;
-        let mut state = inner.lock();
+        let mut state = inner.state.lock();
         loop {
             match &mut state.status {
                 // It may have been lost again already.
                 Status::Connected | Status::Waiting => return Ok(()),
                 Status::Ended(_) => return Err(state.end()),
                 Status::Starting => {
-                    state = match deadline {
-                        None => inner.wait(state),
-                        Some(at) => inner.wait_until(state, at).ok_or(Error::Timeout)?,
-                    }
+                    state = inner.state.wait(state, deadline).ok_or(Error::Timeout)?;
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Driver {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
         let inner = Arc::new(Inner::new(options, behavior, waker));
-        inner.lock().authenticator.method = method;
+        inner.state.lock_for_turn().authenticator.method = method;
         let driver = Driver {
             inner: inner.clone(),
             poll,
@@ -74,20 +74,20 @@ impl Driver {
         loop {
             let inner = self.inner.clone();
             if !matches!(self.way, Way::Up(_)) {
-                let state = inner.lock();
+                let state = inner.state.lock_for_turn();
                 if !state.is_alive() || state.stopping {
                     break;
                 }
                 drop(state);
                 self.connect();
             }
-            let timeout = self.turn(&mut inner.lock());
-            inner.notify();
+            let timeout = self.turn(&mut inner.state.lock_for_turn());
+            inner.state.notify();
             let Some(timeout) = timeout else { continue };
             if let Err(error) = self.poll.poll(&mut events, timeout)
                 && error.kind() != ErrorKind::Interrupted
             {
-                inner.lock().finish(Error::Io(error));
+                inner.state.lock_for_turn().finish(Error::Io(error));
                 break;
             }
             for event in events.iter().filter(|event| event.token() == TRANSPORT) {
@@ -96,8 +96,8 @@ impl Driver {
                 }
             }
         }
-        self.inner.lock().finish(Error::Closed);
-        self.inner.notify();
+        self.inner.state.lock_for_turn().finish(Error::Closed);
+        self.inner.state.notify();
     }
 
     /// Begins a try when it is time, and looks for the outcome of the one underway.
@@ -124,7 +124,7 @@ impl Driver {
         match opened.and_then(|transport| self.register(transport)) {
             Ok(link) => {
                 self.way = Way::Up(link);
-                let mut state = self.inner.lock();
+                let mut state = self.inner.state.lock_for_turn();
                 // Who stopped it meanwhile wants no CONNECT.
                 if !state.stopping {
                     match state.prepare_authentication() {
@@ -143,14 +143,14 @@ impl Driver {
     fn register(&mut self, mut transport: Transport) -> io::Result<Box<Link>> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(transport.source(), TRANSPORT, interest)?;
-        let packets = Packets::if_wanted(self.inner.lock().client.options());
+        let packets = Packets::if_wanted(self.inner.state.lock_for_turn().client.options());
         Ok(Box::new(Link::new(transport, packets)))
     }
 
     fn on_failed(&mut self, error: io::Error) {
         info!("Cannot connect to {}: {error}.", self.route.address);
         let inner = self.inner.clone();
-        let mut state = inner.lock();
+        let mut state = inner.state.lock_for_turn();
         if matches!(state.status, Status::Starting) {
             state.finish(Error::Io(error));
         }

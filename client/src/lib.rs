@@ -74,6 +74,7 @@ mod message;
 mod packets;
 #[cfg(feature = "scram")]
 mod scram;
+mod shared;
 mod state;
 mod subscription;
 #[cfg(feature = "tls")]
@@ -204,12 +205,12 @@ impl Client {
 
     /// Whether there is a connection at the moment.
     pub fn is_connected(&self) -> bool {
-        matches!(self.inner.lock().status, Status::Connected)
+        matches!(self.inner.state.lock().status, Status::Connected)
     }
 
     /// What the server said when it last let us in.
     pub fn connected(&self) -> Option<Connected> {
-        self.inner.lock().connected.clone()
+        self.inner.state.lock().connected.clone()
     }
 
     /// Publishes a message. QoS 1 and 2 messages wait while there is no connection, as many as the options allow.
@@ -253,15 +254,12 @@ impl Client {
     pub fn publish_within(&self, request: &PublishRequest<'_>, timeout: Duration) -> Result<Delivery, Error> {
         let deadline = Instant::now() + timeout;
         loop {
+            let turns = self.inner.state.turns();
             match self.publish_with(request) {
                 Err(Error::Send(SendError::QueueFull | SendError::NotConnected)) => {}
                 result => return result,
             }
-            // The thread notifies after each turn; one that came in between is made up for.
-            let step = deadline.min(Instant::now() + Duration::from_millis(20));
-            let waited = self.inner.wait_until(self.inner.lock(), step);
-            drop(waited);
-            if deadline <= Instant::now() {
+            if !self.inner.state.wait_since(turns, Some(deadline)) {
                 return Err(Error::Timeout);
             }
         }
@@ -289,7 +287,7 @@ impl Client {
         filters: &[(&str, SubscribeOptions)],
         properties: Properties<'_>,
     ) -> Result<Subscription, Error> {
-        let (number, queue) = self.inner.lock().add_subscription(filters, properties, false);
+        let (number, queue) = self.inner.state.lock().add_subscription(filters, properties, false);
         let subscription = Subscription::new(self.inner.clone(), number, queue);
         self.request(subscription, self.inner.behavior.request_timeout)
     }
@@ -346,14 +344,14 @@ impl Client {
         timeout: Duration,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + timeout;
-        let mut state = self.inner.lock();
+        let mut state = self.inner.state.lock();
         let mut late = false;
         while state.is_alive() && (state.client.unfinished() > 0 || !state.client.outbox().is_empty()) {
-            match self.inner.wait_until(state, deadline) {
+            match self.inner.state.wait(state, Some(deadline)) {
                 Some(waited) => state = waited,
                 None => {
                     late = true;
-                    state = self.inner.lock();
+                    state = self.inner.state.lock();
                     break;
                 }
             }
@@ -364,7 +362,7 @@ impl Client {
         state.stop(self.inner.now(), reason, properties)?;
         self.inner.wake();
         while !late && state.is_alive() {
-            state = self.inner.wait_until(state, deadline).ok_or(Error::Timeout)?;
+            state = self.inner.state.wait(state, Some(deadline)).ok_or(Error::Timeout)?;
         }
         if late { Err(Error::Timeout) } else { Ok(()) }
     }
@@ -372,7 +370,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let mut state = self.inner.lock();
+        let mut state = self.inner.state.lock();
         if state.is_alive() && !state.stopping {
             let stopped = state.stop(self.inner.now(), ReasonCode::NormalDisconnection, Properties::EMPTY);
             log::debug!("Closing the client: {stopped:?}.");

@@ -3,6 +3,7 @@
 
 use crate::authentication::Authenticator;
 use crate::message::Acks;
+use crate::shared::Shared;
 use crate::subscription::Queue;
 use crate::{Behavior, Error, Reconnect};
 use hikyaku_proto::client::{
@@ -14,9 +15,9 @@ use hikyaku_proto::topic::TopicFilter;
 use log::{debug, info};
 use mio::Waker;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time;
 
 /// What comes of a ticket: the first reason code, and those behind it.
@@ -38,8 +39,7 @@ pub(crate) enum Status {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub behavior: Behavior,
-    state: Mutex<State>,
-    changed: Condvar,
+    pub state: Shared<State>,
     waker: Waker,
     started: time::Instant,
 }
@@ -62,41 +62,11 @@ impl Inner {
             subscriptions: BTreeMap::new(),
             last_subscription: 0,
         };
-        Inner {
-            behavior,
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            waker,
-            started: time::Instant::now(),
-        }
+        Inner { behavior, state: Shared::new(state), waker, started: time::Instant::now() }
     }
 
     pub fn now(&self) -> Instant {
         Instant::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the network thread has changed something.
-    pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// As [`Inner::wait`]; `None` when `deadline` has passed.
-    pub fn wait_until<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        deadline: time::Instant,
-    ) -> Option<MutexGuard<'a, State>> {
-        let left = deadline.checked_duration_since(time::Instant::now())?;
-        let waited = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
-        Some(waited.0)
-    }
-
-    pub fn notify(&self) {
-        self.changed.notify_all();
     }
 
     /// Wakes the network thread. It cannot fail but for the lack of file descriptors' life, which ends all.
@@ -111,7 +81,7 @@ impl Inner {
         &self,
         command: impl FnOnce(&mut State, Instant) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !state.is_alive() || state.stopping {
             return Err(state.end());
         }

@@ -138,7 +138,7 @@ impl Subscription {
     fn next_before(&self, deadline: Option<Instant>) -> Result<Option<Message>, Error> {
         let Some(((received, acks), left)) = self.queue.pop(deadline)? else { return Ok(None) };
         // Exactly when it gets there, so that it costs one wake-up; the thread looks at the other queues.
-        if left == self.inner.behavior.queue_messages.max(1) / 2 && self.inner.lock().paused {
+        if left == self.inner.behavior.queue_messages.max(1) / 2 && self.inner.state.lock().paused {
             self.inner.wake();
         }
         Ok(Some(Message::new(received, acks.map(|acks| (acks, self.inner.clone())))))
@@ -162,7 +162,7 @@ impl fmt::Debug for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut state = self.inner.lock();
+        let mut state = self.inner.state.lock();
         state.end_subscription(self.inner.now(), self.id);
         // It may have been the queue that was full.
         self.inner.wake();
