@@ -50,6 +50,27 @@ fn a_message_to_its_publisher_leaves_before_the_puback_and_after_the_pubrec() {
 }
 
 #[test]
+fn receivers_are_served_in_the_order_their_messages_came() {
+    let mut rig = one();
+    rig.run(
+        "a> CONNECT a clean; SUBSCRIBE id=1 t/a:0
+         a< CONNACK 0; SUBACK 1 0
+         b> CONNECT b clean; SUBSCRIBE id=1 t/b:0
+         b< CONNACK 0; SUBACK 1 0
+         p> CONNECT p clean
+         p< CONNACK 0",
+    );
+    rig.traced = true;
+    rig.run(
+        "p> PUBLISH t/b 1; PUBLISH t/a 2; PUBLISH t/b 3
+         b< PUBLISH t/b 1; PUBLISH t/b 3
+         a< PUBLISH t/a 2",
+    );
+    let sent: Vec<_> = rig.trace.iter().filter(|output| output.contains("Transmit")).collect();
+    assert!(matches!(&sent[..], [b, a] if b.contains("index: 1") && a.contains("index: 0")), "{sent:?}");
+}
+
+#[test]
 fn qos_2_is_routed_once() {
     both(
         &quiet(),

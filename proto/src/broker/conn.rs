@@ -16,7 +16,7 @@ use crate::outbox::{Outbox, Pool};
 use crate::session::{Delivery, Link, OutgoingPublish, Payload, Sent};
 use crate::time::Instant;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
 use core::net::SocketAddr;
 use core::time::Duration;
 use log::{debug, info};
@@ -178,10 +178,10 @@ impl Conn {
     }
 
     /// Puts the connection, whose name is `id`, on the list of those to transmit.
-    pub fn mark_dirty(&mut self, id: ConnId, dirty: &mut Vec<ConnId>) {
+    pub fn mark_dirty(&mut self, id: ConnId, dirty: &mut VecDeque<ConnId>) {
         if !self.dirty {
             self.dirty = true;
-            dirty.push(id);
+            dirty.push_back(id);
         }
     }
 }

@@ -117,7 +117,7 @@ pub struct Shard {
     timers: Timers,
     work: VecDeque<Work>,
     outputs: VecDeque<Output>,
-    dirty: Vec<ConnId>,
+    dirty: VecDeque<ConnId>,
     pool: Pool,
 
     keeper: store::Keeper,
@@ -219,7 +219,7 @@ impl Shard {
             timers,
             work: VecDeque::new(),
             outputs: VecDeque::new(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             pool: Pool::default(),
             keeper: store::Keeper::default(),
             counters: Counters::default(),
@@ -292,7 +292,7 @@ impl Shard {
                 continue;
             }
             let opened = self.opened;
-            while let Some(id) = self.dirty.pop() {
+            while let Some(id) = self.dirty.pop_front() {
                 let Shard { conns, memory, .. } = self;
                 if let Some(conn) = conn_at(conns, id) {
                     conn.dirty = false;
@@ -306,6 +306,11 @@ impl Shard {
             let at = if self.work.is_empty() { self.timers.next() } else { Some(self.now) };
             return Output::Timeout(at);
         }
+    }
+
+    /// How many connections wait for an [`Output::Transmit`].
+    pub fn unsent(&self) -> usize {
+        self.dirty.len()
     }
 
     /// What is to be written to a connection, after [`Output::Transmit`]. The shard takes out what

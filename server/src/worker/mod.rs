@@ -1,7 +1,8 @@
 //! One thread, one poll, one shard: reads what arrives, drives the shard, writes what it says.
 //!
 //! A turn hands in everything the poll brought, and drains the shard's outputs at its end and after every few events,
-//! so that a burst of messages to one connection is one write. What a turn does for one connection is bounded by the read
+//! so that a burst of messages to one connection is one write. Where each brings little, for another one than the last,
+//! there is no such burst, and outputs are drained at once. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
 mod reception;
@@ -70,6 +71,8 @@ const FLUSH_BYTES: usize = 1 << 20;
 const EVENTS_PER_TURN: usize = 1024;
 /// After so many of them outputs are drained as well: what the first of many brought does not wait for the last.
 const EVENTS_PER_FLUSH: usize = 32;
+/// Up to so many bytes since outputs were drained are little: a few small messages.
+const LITTLE: usize = 1 << 10;
 /// After so many turns timers are looked at though not all events have been.
 const UNSEEN_TURNS: u32 = 64;
 /// How long a connection stays that the shard has closed with a word, so that its client can read it: what a
@@ -116,7 +119,11 @@ pub(crate) struct Worker {
     ready: Vec<ConnId>,
     spare: Vec<ConnId>,
     buffer: Box<[u8]>,
+    /// What was handed in since outputs were drained: bytes, and how many connections it came from that have an answer to it.
     unflushed: usize,
+    answers: usize,
+    /// Who was written first when outputs were last drained.
+    receiver: Option<ConnId>,
     /// When the shard wants a [`Input::Timeout`].
     deadline: Option<Instant>,
     /// Set by [`Letter::Shutdown`]: when to end whatever is left.
@@ -158,6 +165,8 @@ impl Worker {
             spare: Vec::new(),
             buffer: vec![0; BUFFER_BYTES].into(),
             unflushed: 0,
+            answers: 0,
+            receiver: None,
             deadline: None,
             ending: None,
         })
@@ -375,7 +384,7 @@ impl Worker {
             connection.kept = bytes[used..].into();
             connection.paused = true;
         }
-        self.on_handed_in(now, used);
+        self.on_handed_in(now, conn, used);
     }
 
     fn hand_in_kept(&mut self, now: Instant, conn: ConnId) {
@@ -389,12 +398,16 @@ impl Worker {
             connection.kept = if used == 0 { kept } else { kept[used..].into() };
             connection.paused = true;
         }
-        self.on_handed_in(now, used);
+        self.on_handed_in(now, conn, used);
     }
 
-    fn on_handed_in(&mut self, now: Instant, bytes: usize) {
+    fn on_handed_in(&mut self, now: Instant, conn: ConnId, bytes: usize) {
         self.unflushed += bytes;
-        if self.unflushed >= FLUSH_BYTES {
+        let mut has_post = |conn| self.shard.outbox(conn).is_some_and(|outbox| !outbox.is_empty());
+        self.answers += usize::from(has_post(conn));
+        let more_for_one = self.receiver.is_some_and(has_post);
+        let for_others = self.shard.unsent() > self.answers;
+        if self.unflushed >= FLUSH_BYTES || self.unflushed <= LITTLE && for_others && !more_for_one {
             self.flush(now);
         }
     }
@@ -420,10 +433,15 @@ impl Worker {
     /// Does what the shard says, until it has nothing to say, and wakes those who have post.
     fn flush(&mut self, now: Instant) {
         self.unflushed = 0;
+        self.answers = 0;
+        let mut receiver = None;
         self.memory.settle(now, &mut self.shard);
         loop {
             match self.shard.poll_output(now) {
-                Output::Transmit(conn) => self.write(now, conn),
+                Output::Transmit(conn) => {
+                    receiver = receiver.or(Some(conn));
+                    self.write(now, conn);
+                }
                 Output::PauseReads(conn) => {
                     if let Some(connection) = self.connections.get_mut(conn) {
                         connection.paused = true;
@@ -459,6 +477,7 @@ impl Worker {
                 }
             }
         }
+        self.receiver = receiver.or(self.receiver);
         let mut to_ring = std::mem::take(&mut self.to_ring);
         while to_ring != 0 {
             self.letterboxes[to_ring.trailing_zeros() as usize].ring();
