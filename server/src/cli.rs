@@ -70,7 +70,7 @@ Usage: PROGRAM [-c config_file] [-d] [-h] [-p port] [-v] [-q] [--workers n]
      --tls-keylog FILE     write the secrets of TLS connections to FILE, for debugging:
                            whoever has them reads along
      --version             show the version
-     --workers N           use N threads, 1 to 64; default: one per core
+     --workers N           use N threads, 1 to 64; default: one for two cores
 ";
 
 /// How to call it, for one who called it `program`.

@@ -1,4 +1,4 @@
-//! An MQTT broker: the protocol core of [`hikyaku_proto`] driven by one mio event loop per core.
+//! An MQTT broker: the protocol core of [`hikyaku_proto`] driven by one mio event loop per worker.
 //!
 //! ```
 //! use hikyaku::config::{Endpoint, ListenerSettings};

@@ -29,7 +29,7 @@ pub struct Options {
     /// [`Config::listeners`].
     pub listeners: Vec<ListenerSettings>,
     /// How many threads, each with a shard of the sessions: brought into 1 to
-    /// [`SHARDS_MAX`]. As many as there are cores is right for most.
+    /// [`SHARDS_MAX`]. By default one for two cores: the other is for the kernel's part and for the clients.
     pub workers: u16,
     /// How many clients may be connected at once, to all listeners together.
     pub max_connections: Option<u32>,
@@ -131,7 +131,7 @@ impl Options {
     /// What `settings` ask for; `security` is what [`Security::load`] made of them.
     pub fn from_settings(settings: &Settings, security: Security) -> Options {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let workers = settings.workers.unwrap_or(cores.min(SHARDS_MAX.into()) as u16);
+        let workers = settings.workers.unwrap_or((cores / 2).clamp(1, SHARDS_MAX.into()) as u16);
         let (listeners, config) = (settings.listeners.clone(), settings.core.clone());
         let (max_connections, persistence) = (settings.max_connections, settings.persistence.clone());
         let limits = settings.limits.clone();

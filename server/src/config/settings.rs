@@ -33,7 +33,7 @@ pub struct Settings {
     pub max_connections: Option<u32>,
     /// What else is limited for all clients together.
     pub limits: Limits,
-    /// How many threads work; `None` is one per core.
+    /// How many threads work; `None` is one for two cores.
     pub workers: Option<u16>,
 }
 

@@ -96,7 +96,7 @@ pub(super) const OPTIONS: &[Spec] = &[
             message: "",
             set: |draft, n| draft.workers = Some(n as u16),
         },
-        "one per core",
+        "one for two cores",
         "How many threads work; sessions are spread over them.",
     ),
     Spec::supported(
