@@ -30,7 +30,6 @@ pub(crate) struct Bound {
     pub(crate) address: Option<SocketAddr>,
     /// The index into [`Config::listeners`](hikyaku_proto::broker::Config::listeners).
     listener: u16,
-    tcp_nodelay: bool,
     count: Arc<Count>,
 }
 
@@ -60,10 +59,9 @@ pub(crate) fn bind(
     count: &Arc<Count>,
     inherited: Vec<Inherited>,
 ) -> Result<Vec<Bound>, (String, io::Error)> {
-    let tcp_nodelay = settings.tcp_nodelay;
     let new = |socket, name, address| {
         let count = Arc::clone(count);
-        Bound { socket, name, address, listener, tcp_nodelay, count }
+        Bound { socket, name, address, listener, count }
     };
     let mut bound = Vec::new();
     match &settings.endpoint {
@@ -72,7 +70,7 @@ pub(crate) fn bind(
         Endpoint::Tcp { addresses } => {
             let own = |address: &&SocketAddr| !inherited.iter().any(|socket| socket.covers(**address));
             for (i, &address) in addresses.iter().filter(own).enumerate() {
-                match listen(address, settings.bind_interface.as_deref()) {
+                match listen(address, settings) {
                     Ok(socket) => {
                         let address = socket.local_addr().map_err(|e| (address.to_string(), e))?;
                         let family = if address.is_ipv6() { "ipv6" } else { "ipv4" };
@@ -102,14 +100,14 @@ pub(crate) fn bind(
     for socket in inherited {
         let name = socket.endpoint().to_string();
         log::info!("Listening on inherited socket {socket}.");
-        let (socket, address) = adopt(socket).map_err(|e| (name.clone(), e))?;
+        let (socket, address) = adopt(socket, settings.tcp_nodelay).map_err(|e| (name.clone(), e))?;
         bound.push(new(socket, name, address));
     }
     Ok(bound)
 }
 
 /// Makes a socket that was inherited one of ours.
-fn adopt(inherited: Inherited) -> io::Result<(Listening, Option<SocketAddr>)> {
+fn adopt(inherited: Inherited, nodelay: bool) -> io::Result<(Listening, Option<SocketAddr>)> {
     let is_tcp = matches!(inherited.endpoint(), Endpoint::Tcp { .. });
     let socket = inherited.socket;
     socket.set_nonblocking(true)?;
@@ -118,17 +116,18 @@ fn adopt(inherited: Inherited) -> io::Result<(Listening, Option<SocketAddr>)> {
         // The file stays: whoever made it goes on listening.
         return Ok((Listening::Unix(UnixListener::from_std(socket), None), None));
     }
-    keep_alive(&socket);
+    pass_on(&socket, nodelay);
     let socket = TcpListener::from_std(socket.into());
     let address = socket.local_addr()?;
     Ok((Listening::Tcp(socket), Some(address)))
 }
 
-/// For clients without keep alive: accepted sockets inherit it (on Linux), which costs nothing each.
-fn keep_alive(socket: &Socket) {
+/// What accepted sockets inherit (on Linux), which costs nothing each: keepalive, for clients without one of their own,
+/// and whether what is written leaves at once.
+fn pass_on(socket: &Socket, nodelay: bool) {
     let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
-    if let Err(e) = socket.set_tcp_keepalive(&probes) {
-        log::debug!("No TCP keepalive: {e}.");
+    if let Err(e) = socket.set_tcp_keepalive(&probes).and_then(|()| socket.set_tcp_nodelay(nodelay)) {
+        log::debug!("A listening socket: {e}.");
     }
 }
 
@@ -168,9 +167,9 @@ pub(crate) fn explain(address: &str, cause: &io::Error) -> String {
     }
 }
 
-fn listen(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
-    let socket = open(address, interface)?;
-    keep_alive(&socket);
+fn listen(address: SocketAddr, settings: &ListenerSettings) -> io::Result<TcpListener> {
+    let socket = open(address, settings.bind_interface.as_deref())?;
+    pass_on(&socket, settings.tcp_nodelay);
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
 }
@@ -234,13 +233,10 @@ impl Listening {
         }
     }
 
-    fn accept(&self, nodelay: bool) -> io::Result<(transport::Socket, Option<SocketAddr>)> {
+    fn accept(&self) -> io::Result<(transport::Socket, Option<SocketAddr>)> {
         match self {
             Listening::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
-                if nodelay && let Err(e) = stream.set_nodelay(true) {
-                    log::debug!("{peer}: {e}.");
-                }
                 Ok((transport::Socket::Tcp(stream), Some(peer)))
             }
             #[cfg(unix)]
@@ -344,7 +340,7 @@ impl Doors {
             let place = self.pending()?;
             self.next = place + 1;
             let door = &mut self.doors[place];
-            match door.bound.socket.accept(door.bound.tcp_nodelay) {
+            match door.bound.socket.accept() {
                 Ok((socket, peer)) => {
                     let ticket = match door.bound.count.enter(now, peer) {
                         Ok(ticket) => ticket,

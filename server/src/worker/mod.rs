@@ -5,8 +5,10 @@
 //! there is no such burst, and outputs are drained at once. What a turn does for one connection is bounded by the read
 //! buffer; who has more to read goes on in the next turn, which then does not wait.
 
+mod chance;
 mod reception;
 
+use self::chance::Chance;
 use self::reception::{guests_max, is_guest};
 use crate::auth::{Exchanges, Hasher, Security};
 use crate::budget::{Budget, Share};
@@ -110,6 +112,7 @@ pub(crate) struct Worker {
     gates: Arc<Gates>,
     lobby: Lobby,
     refusals: Refusals,
+    chance: Chance,
     /// Whose turn it is to do a TLS handshake.
     next_handshake: ShardId,
     connections: Places<Connection>,
@@ -158,6 +161,7 @@ impl Worker {
             gates,
             next_handshake: id,
             refusals: Refusals::default(),
+            chance: Chance::default(),
             lobby: Lobby::new(guests_max(pending_connections), connect_timeout),
             connections: Places::new(),
             leaving: VecDeque::new(),

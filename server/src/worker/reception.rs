@@ -29,10 +29,10 @@ impl Worker {
 
     /// Shows someone who came in to the lobby.
     fn admit(&mut self, now: Instant, accepted: Accepted) {
-        let mut entropy = [0; 16];
-        if let Err(e) = getrandom::fill(&mut entropy) {
-            return log::error!("A connection is refused, there are no random numbers: {e}.");
-        }
+        let entropy = match self.chance.draw() {
+            Ok(entropy) => entropy,
+            Err(e) => return log::error!("A connection is refused, there are no random numbers: {e}."),
+        };
         let Accepted { transport, peer, listener } = accepted;
         let received = Vec::new();
         let guest = Guest { listener, peer, identity: None, entropy, received, since: now, held: 0 };
