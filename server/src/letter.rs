@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 #[derive(Debug)]
 pub(crate) enum Letter {
-    /// One shard to another.
-    Peer { from: ShardId, message: PeerMessage },
+    /// One shard to another: what it said in one drain of its outputs, or a part of it.
+    Peer { from: ShardId, messages: Vec<PeerMessage> },
     /// A connection whose home is with you, with what it has sent so far.
     Arrival { transport: Transport, guest: Box<Guest> },
     /// What came of asking who a client is, and by what it was judged.

@@ -23,6 +23,7 @@ use crate::store::Batch;
 use crate::transport::{Gates, Received};
 use crate::wake::{Letterbox, Mailbox};
 use crossbeam_channel::Sender;
+use hikyaku_proto::broker::peer::PeerMessage;
 use hikyaku_proto::broker::{
     Authenticate, Config, ConnId, Input, Output, Placement, Revoked, Shard, ShardId, Verdict,
 };
@@ -82,6 +83,7 @@ const UNSEEN_TURNS: u32 = 64;
 const LINGER: Duration = Duration::from_secs(2);
 const LEAVING_MAX: usize = 1024;
 const LETTERS_PER_TURN: usize = 4096;
+const MESSAGES_PER_LETTER: usize = 256;
 const WRITES_PER_TURN: usize = 16;
 /// How long TLS handshakes may take in a turn: the others wait for the next, and clients that are
 /// connected are served in between.
@@ -105,6 +107,10 @@ pub(crate) struct Worker {
     census: Census,
     memory: Share,
     store: Option<Sender<Batch>>,
+    /// What is to be posted to each worker.
+    said: Vec<Vec<PeerMessage>>,
+    /// For whom there is something of it, as bits.
+    to_post: u64,
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
     doors: Doors,
@@ -138,7 +144,7 @@ impl Worker {
         let Seat { shard, poll, mailbox } = seat;
         let Common { gates, config, security, hasher, placement, letterboxes, .. } = common;
         let Common { census, budget, pending_connections, hold, clock, store, .. } = common;
-        let id = shard.id();
+        let (id, workers) = (shard.id(), letterboxes.len());
         let doors = Doors::open(bound, hold, poll.registry(), |i| Token(MAILBOX.0 - 1 - i))?;
         let connect_timeout = Duration::from_secs(config.connect_timeout_s.into());
         Ok(Worker {
@@ -156,6 +162,8 @@ impl Worker {
             census,
             memory: budget.share(),
             store,
+            said: (0..workers).map(|_| Vec::new()).collect(),
+            to_post: 0,
             to_ring: 0,
             doors,
             gates,
@@ -267,10 +275,15 @@ impl Worker {
     }
 
     fn take_letters(&mut self, now: Instant) {
-        for _ in 0..LETTERS_PER_TURN {
+        let mut taken = 0;
+        while taken < LETTERS_PER_TURN {
+            taken += 1;
             match self.mailbox.take() {
-                Some(Letter::Peer { from, message }) => {
-                    self.shard.handle(now, Input::Peer { from, message });
+                Some(Letter::Peer { from, messages }) => {
+                    taken += messages.len();
+                    for message in messages {
+                        self.shard.handle(now, Input::Peer { from, message });
+                    }
                 }
                 Some(Letter::Arrival { transport, guest }) => self.take_in(now, transport, guest),
                 Some(Letter::Authenticated { conn, mut verdict, by }) => {
@@ -466,9 +479,7 @@ impl Worker {
                 }
                 Output::Close { conn, last } => self.close(now, conn, &last),
                 Output::Authenticate(question) => self.authenticate(*question),
-                Output::Peer { to, message } => {
-                    self.post(to, Letter::Peer { from: self.id, message });
-                }
+                Output::Peer { to, message } => self.say(to, message),
                 Output::Store { upto, ops } => {
                     if let Some(store) = &self.store {
                         // It lives longer than any worker.
@@ -482,10 +493,28 @@ impl Worker {
             }
         }
         self.receiver = receiver.or(self.receiver);
-        let mut to_ring = std::mem::take(&mut self.to_ring);
-        while to_ring != 0 {
-            self.letterboxes[to_ring.trailing_zeros() as usize].ring();
-            to_ring &= to_ring - 1;
+        for to in bits(std::mem::take(&mut self.to_post)) {
+            self.post_said(to);
+        }
+        for to in bits(std::mem::take(&mut self.to_ring)) {
+            self.letterboxes[usize::from(to)].ring();
+        }
+    }
+
+    /// Keeps what the shard says to another, so that it goes in few letters: each costs both workers cache lines.
+    fn say(&mut self, to: ShardId, message: PeerMessage) {
+        let Some(said) = self.said.get_mut(usize::from(to)) else { return };
+        said.push(message);
+        self.to_post |= 1 << to;
+        if said.len() >= MESSAGES_PER_LETTER {
+            self.post_said(to);
+        }
+    }
+
+    fn post_said(&mut self, to: ShardId) {
+        let messages = std::mem::take(&mut self.said[usize::from(to)]);
+        if !messages.is_empty() {
+            self.post(to, Letter::Peer { from: self.id, messages });
         }
     }
 
@@ -640,4 +669,13 @@ impl Worker {
             self.shard.handle(now, Input::Shutdown);
         }
     }
+}
+
+/// The places of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = ShardId> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as ShardId);
+        set &= set.wrapping_sub(1);
+        lowest
+    })
 }
