@@ -403,6 +403,32 @@ fn a_retained_value_is_not_held_up_by_a_fan_out_of_its_publisher() {
 }
 
 #[test]
+fn messages_to_many_that_follow_each_other_share_their_writes() {
+    let mut rig = Rig::new(1, 0, quiet());
+    let many = 5001;
+    for i in 0..many {
+        let at = rig.open(&connect_and_subscribe(i), hikyaku_proto::codec::Version::V3_1_1);
+        rig.feed_pipe(at);
+    }
+    rig.send("p", "CONNECT p clean");
+    rig.settle();
+    rig.traced = true;
+    // What differs in topic or QoS waits, and so what follows it.
+    rig.send("p", "PUBLISH many 1; PUBLISH many 2; PUBLISH many 3 q1 id=1; PUBLISH many 4 q1 id=2");
+    rig.send("p", "PUBLISH many 5 q2 id=3; PUBLISH many 6 q2 id=4; PUBLISH other 7 q2 id=5; PUBLISH many 8");
+    rig.settle();
+    for pipe in &rig.pipes[..many as usize] {
+        let expected = [1, 2, 3, 4, 5, 6, 8].map(|n| format!("PUBLISH many {n}"));
+        assert_eq!(pipe.log[2..], expected);
+    }
+    let answers = ["PUBACK 1", "PUBACK 2", "PUBREC 3", "PUBREC 4", "PUBREC 5"];
+    assert_eq!(rig.pipe("p").log[1..], answers);
+    let writes = rig.trace.iter().filter(|output| output.contains("Transmit")).count();
+    let of_subscribers = 4 * many as usize;
+    assert!((of_subscribers..of_subscribers + 10).contains(&writes), "{writes}");
+}
+
+#[test]
 fn a_flood_of_retained_messages_nobody_wants_does_not_stop_its_publisher() {
     let mut rig = Rig::new(2, 0, quiet());
     let p = name_on(&rig, 0, "p");

@@ -3,6 +3,7 @@
 use super::connect::Request;
 use super::denial::{Denial, Name};
 use super::exchange::Exchange;
+use super::fan::SHARED_BYTES;
 use super::io::{ConnId, Output};
 use super::limits::{CROWDED, properties_of};
 use super::memory::PARTIAL_MAX;
@@ -17,6 +18,7 @@ use crate::session::{Delivery, Link, OutgoingPublish, Payload, Sent};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::time::Duration;
 use log::{debug, info};
@@ -144,7 +146,7 @@ pub(super) struct Conn {
     /// Enhanced authentication, of a client that gave a method.
     pub exchange: Option<Box<Exchange>>,
     /// Where the last PUBLISH went.
-    pub route: Option<Box<Route>>,
+    pub route: Option<Arc<Route>>,
 }
 
 impl Conn {
@@ -271,6 +273,7 @@ impl Shard {
                             break Flow::Pause;
                         }
                         Flow::Continue => phase = Phase::Running,
+                        Flow::Pause if used < SHARED_BYTES && self.shares_fan(id, frame, &bytes[used..]) => {}
                         other => break other,
                     }
                 }

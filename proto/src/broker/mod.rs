@@ -27,6 +27,7 @@ mod conn;
 mod connect;
 mod denial;
 mod exchange;
+mod fan;
 mod interest;
 mod io;
 mod limits;
@@ -62,9 +63,10 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use conn::{Conn, Pause, conn_at};
+use fan::Fan;
 use interest::Interest;
 use peer::{Peer, PeerMessage};
-use publish::{Fan, Route, Subscription};
+use publish::{Route, Subscription};
 use session::Session;
 use timer::{Timer, Timers};
 
@@ -133,7 +135,7 @@ pub struct Shard {
     /// Room for the properties that travel with one.
     properties: Vec<u8>,
     marks: publish::Marks,
-    route: Option<alloc::boxed::Box<Route>>,
+    route: Option<Arc<Route>>,
     /// Counts configurations: what was queued under an earlier one is looked at again.
     epoch: u32,
     denials: denial::Denials,

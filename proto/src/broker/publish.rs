@@ -8,6 +8,7 @@ use super::brake::Brake;
 use super::config::Config;
 use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
+use super::fan::Fan;
 use super::io::{ConnId, ShardId};
 use super::limits::CROWDED;
 use super::memory::Memory;
@@ -22,8 +23,8 @@ use crate::message::{Message, MessageId, Publication};
 use crate::session::{Delivery, OutgoingPublish, Payload, Sent, SubscriptionIds};
 use crate::time::Instant;
 use crate::topic::{TOPIC_BYTES_MAX, separators};
-use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -91,7 +92,7 @@ fn why_drop(
 }
 
 /// One receiver of a topic, all its matching subscriptions merged.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Target {
     session: u32,
     serial: u32,
@@ -101,7 +102,7 @@ pub(super) struct Target {
 }
 
 /// Everyone a topic goes to.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Route {
     topic: String,
     subscriptions: u64,
@@ -127,7 +128,7 @@ impl Route {
     }
 
     /// How many receivers it has: groups, then sessions.
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.groups.len() + self.targets.len()
     }
 }
@@ -146,15 +147,6 @@ pub(super) enum Source {
     Conn(ConnId, Option<(PacketType, u16)>),
     Peer(ShardId),
     Within,
-}
-
-/// A message with more receivers than one slice.
-#[derive(Debug)]
-pub(super) struct Fan {
-    source: Source,
-    message: Message,
-    route: Box<Route>,
-    at: usize,
 }
 
 /// The bytes of a 3.x QoS 0 PUBLISH as it came in: for a 3.x receiver at QoS 0 they are what goes out.
@@ -342,7 +334,7 @@ impl Shard {
                     if v5 { ReasonCode::NotAuthorized } else { ReasonCode::Success },
                 );
             }
-            self.build_route(&mut route, publication.topic, session);
+            self.build_route(Arc::make_mut(&mut route), publication.topic, session);
         }
         let somewhere = route.len() > 0 || route.peers != 0;
         let retains = publication.retain && !publication.payload.is_empty();
@@ -380,15 +372,16 @@ impl Shard {
         }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
         self.after_delivery(Source::Conn(id, None), publication.id);
-        if done < route.len() {
+        let is_fan = done < route.len();
+        if is_fan {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
-            let fan = Fan { source: Source::Conn(id, ack), message, route, at: done };
-            self.work.push_back(Work::Fan(fan));
-            self.pause(id, Pause::Fan);
-            return Flow::Pause;
+            self.fan_out(id, ack, message, &route, done);
         }
         if let Some(conn) = self.conn(id) {
             conn.route = Some(route);
+        }
+        if is_fan {
+            return Flow::Pause;
         }
         if qos == QoS::ExactlyOnce {
             // With what came of the message: only both together make it known.
@@ -410,7 +403,7 @@ impl Shard {
     fn refuse_publish(
         &mut self,
         id: ConnId,
-        route: Box<Route>,
+        route: Arc<Route>,
         (kind, packet_id): (PacketType, u16),
         (denial, what): (Denial, &'static str),
     ) -> Flow {
@@ -465,7 +458,7 @@ impl Shard {
     pub(super) fn publish_within(&mut self, mut publication: Publication<'_>, publisher: u32) {
         publication.id = self.next_message_id();
         let mut route = self.route.take().unwrap_or_default();
-        self.build_route(&mut route, publication.topic, publisher);
+        self.build_route(Arc::make_mut(&mut route), publication.topic, publisher);
         let mut kept = None;
         self.send_elsewhere(&publication, publisher, &route, true, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
@@ -484,7 +477,7 @@ impl Shard {
         }
         let mut route = self.route.take().unwrap_or_default();
         if !self.route_holds(&route, publication.topic) {
-            self.build_route(&mut route, publication.topic, NO_SESSION);
+            self.build_route(Arc::make_mut(&mut route), publication.topic, NO_SESSION);
         }
         if publication.retain {
             self.retained.saw_live(&publication);
@@ -496,47 +489,18 @@ impl Shard {
         &mut self,
         source: Source,
         publication: &Publication<'_>,
-        route: Box<Route>,
+        route: Arc<Route>,
         mut kept: Option<Message>,
     ) -> bool {
         let done = self.deliver(publication, &route, 0, None, &mut kept);
         self.after_delivery(source, publication.id);
         if done < route.len() {
             let message = kept.unwrap_or_else(|| self.keep(publication));
-            self.work.push_back(Work::Fan(Fan { source, message, route, at: done }));
+            self.work.push_back(Work::Fan(Fan::new(source, message, route, done)));
             return false;
         }
         self.route = Some(route);
         true
-    }
-
-    pub(super) fn continue_fan(&mut self, mut fan: Fan) {
-        let message = fan.message.clone();
-        fan.at =
-            self.deliver(&message.as_publication(), &fan.route, fan.at, None, &mut Some(message.clone()));
-        self.after_delivery(fan.source, message.id());
-        if fan.at < fan.route.len() {
-            return self.work.push_back(Work::Fan(fan));
-        }
-        match fan.source {
-            Source::Within => {}
-            Source::Peer(from) => self.peer_goes_on(from),
-            Source::Conn(id, ack) => {
-                if let Some(conn) = self.conn(id) {
-                    conn.route = Some(fan.route);
-                }
-                let session = self.conn(id).map(|c| c.session);
-                if let (Some((PacketType::PubRec, packet_id)), Some(session)) = (ack, session) {
-                    self.keep_of(session, 1, |id| StoreOp::Received { id, packet_id });
-                }
-                if let Some((kind, packet_id)) = ack {
-                    // What went to other shards before this has been waited for long enough.
-                    let gate = self.gate();
-                    self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
-                }
-                self.resume(id, Pause::Fan);
-            }
-        }
     }
 
     fn route_holds(&self, route: &Route, topic: &str) -> bool {
@@ -647,7 +611,7 @@ impl Shard {
 
     /// Delivers from `at` on, groups first: to all of up to [`SLICE`] receivers at once, so that messages that follow each
     /// other leave with one write; of more, to [`FAN_SLICE`]. Returns where to go on.
-    fn deliver(
+    pub(super) fn deliver(
         &mut self,
         publication: &Publication<'_>,
         route: &Route,

@@ -18,6 +18,7 @@ use crate::codec::QoS;
 use crate::message::Message;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// Said of the shard that a message is for: its home is that of its topic, where it is to be retained.
@@ -149,9 +150,9 @@ impl Shard {
         }
         let before = Placement::new(0, shards);
         let mut route = self.route.take().unwrap_or_default();
-        self.build_route(&mut route, message.topic(), NO_SESSION);
+        self.build_route(Arc::make_mut(&mut route), message.topic(), NO_SESSION);
         let Shard { sessions, groups, placement, .. } = self;
-        route.keep_where(
+        Arc::make_mut(&mut route).keep_where(
             |session| {
                 let kept = sessions.get(session).and_then(|s| s.kept.as_ref());
                 kept.is_some_and(|k| before.of_slot(k.id.slot) == to)
