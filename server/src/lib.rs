@@ -28,6 +28,7 @@ pub mod config;
 mod connection;
 mod file;
 mod foresight;
+mod hold;
 mod import;
 mod inherited;
 mod letter;
@@ -43,6 +44,7 @@ mod watch;
 mod worker;
 
 pub use foresight::foresee;
+pub use hold::Hold;
 pub use import::{ImportError, MosquittoDb, Summary};
 pub use inherited::Inherited;
 pub use server::{Bindings, Options, Remote, Server, StartError};

@@ -2,6 +2,7 @@
 
 use crate::admission::Count;
 use crate::config::{Endpoint, ListenerSettings};
+use crate::hold::Hold;
 use crate::inherited::Inherited;
 use crate::refusal::{Refusal, Refusals};
 use crate::transport::{self, Transport};
@@ -18,7 +19,6 @@ use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A bound socket, not yet watched.
@@ -258,8 +258,7 @@ pub(crate) struct Doors {
     doors: Vec<Door>,
     /// Where to go on, so that no door waits for another.
     next: usize,
-    /// While it is set who comes waits.
-    hold: Arc<AtomicBool>,
+    hold: Hold,
     held_since: Option<Instant>,
     /// Nothing can be accepted before this moment, or before someone leaves.
     starved_until: Option<Instant>,
@@ -272,6 +271,16 @@ struct Door {
     bound: Bound,
     /// Someone may be waiting: no new event will say so.
     pending: bool,
+    /// Who was accepted, and waits for a reload.
+    held: Option<(transport::Socket, Option<SocketAddr>)>,
+}
+
+impl Door {
+    /// The next one, who may have been accepted before.
+    fn accept(&mut self) -> io::Result<(transport::Socket, Option<SocketAddr>)> {
+        let Door { bound, held, .. } = self;
+        held.take().map_or_else(|| bound.socket.accept(), Ok)
+    }
 }
 
 /// Someone who came in.
@@ -298,15 +307,21 @@ impl Doors {
     /// Watches `bound`; events come for `token` of their places.
     pub(crate) fn open(
         bound: Vec<Bound>,
-        hold: Arc<AtomicBool>,
+        hold: Hold,
         registry: &mio::Registry,
         token: impl Fn(usize) -> mio::Token,
     ) -> io::Result<Self> {
-        let mut doors: Vec<Door> = bound.into_iter().map(|bound| Door { bound, pending: true }).collect();
+        let mut doors: Vec<Door> =
+            bound.into_iter().map(|bound| Door { bound, pending: true, held: None }).collect();
         for (i, door) in doors.iter_mut().enumerate() {
             registry.register(door.bound.socket.source(), token(i), mio::Interest::READABLE)?;
         }
         Ok(Doors { doors, hold, ..Doors::default() })
+    }
+
+    /// The calling thread is the one that accepts from now on.
+    pub(crate) fn attend(&self) -> io::Result<()> {
+        if self.doors.is_empty() { Ok(()) } else { self.hold.take_signal_here() }
     }
 
     /// Someone knocked.
@@ -332,15 +347,18 @@ impl Doors {
         if self.starved_until.is_some_and(|until| now < until) {
             return None;
         }
-        if self.is_held(now) {
-            self.starved_until = Some(now + HOLD_LOOK);
-            return None;
-        }
         for _ in 0..self.doors.len() + ABORTED_MAX {
             let place = self.pending()?;
             self.next = place + 1;
+            let came = self.doors[place].accept();
+            let held = came.is_ok() && self.is_held(now);
             let door = &mut self.doors[place];
-            match door.bound.socket.accept() {
+            match came {
+                Ok(came) if held => {
+                    door.held = Some(came);
+                    self.starved_until = Some(now + HOLD_LOOK);
+                    return None;
+                }
                 Ok((socket, peer)) => {
                     let ticket = match door.bound.count.enter(now, peer) {
                         Ok(ticket) => ticket,
@@ -372,7 +390,7 @@ impl Doors {
     }
 
     fn is_held(&mut self, now: Instant) -> bool {
-        if !self.hold.load(Ordering::Relaxed) {
+        if !self.hold.is_on() {
             self.held_since = None;
             return false;
         }
@@ -422,21 +440,21 @@ mod tests {
         let settings = ListenerSettings { endpoint, ..ListenerSettings::default() };
         let bound = bind(&settings, 0, &Counts::new(1).of(0), Vec::new()).unwrap();
         let address = bound[0].address.unwrap();
-        let (poll, hold) = (mio::Poll::new().unwrap(), Arc::<AtomicBool>::default());
-        let mut doors = Doors::open(bound, Arc::clone(&hold), poll.registry(), mio::Token).unwrap();
+        let (poll, hold) = (mio::Poll::new().unwrap(), Hold::default());
+        let mut doors = Doors::open(bound, hold.clone(), poll.registry(), mio::Token).unwrap();
         let mut now = Instant::from_secs(9);
         let comes_in = |doors: &mut Doors, now| doors.accept(now, &mut Refusals::default()).is_some();
         for reload in 0..2 {
             // A connection is in the system's queue as soon as its client has it.
             let clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
             doors.on_event(0);
-            hold.store(true, Ordering::Relaxed);
+            hold.begin();
             assert!(!comes_in(&mut doors, now), "{reload}");
             now = now + HOLD_MAX - HOLD_LOOK;
             assert!(!comes_in(&mut doors, now), "{reload}");
             now = now + HOLD_LOOK;
             assert!(comes_in(&mut doors, now), "a second is enough");
-            hold.store(false, Ordering::Relaxed);
+            hold.end();
             assert!(comes_in(&mut doors, now) && !comes_in(&mut doors, now));
             drop(clients);
         }

@@ -11,7 +11,7 @@ use cli::{Command, Run, Verbosity};
 use hikyaku::auth::Security;
 use hikyaku::config::{self, ListenerSettings, LogTypes, Problem, Settings, Severity};
 use hikyaku::{
-    Bindings, Certificates, Inherited, MosquittoDb, Options, Remote, Rescued, StartError, User, Watch,
+    Bindings, Certificates, Hold, Inherited, MosquittoDb, Options, Remote, Rescued, StartError, User, Watch,
     unwritable,
 };
 use logger::Logger;
@@ -23,7 +23,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use systemd::Notifier;
 
@@ -181,6 +180,17 @@ fn serve(run: &Run) -> ExitCode {
         Ok(read) => read,
         Err(problems) => return print(&mut std::io::stderr(), &lines(problems), USAGE),
     };
+    // Before there are other threads.
+    let hold = match Hold::at(SIGHUP) {
+        Ok(hold) => hold,
+        Err(e) => {
+            return print(
+                &mut std::io::stderr(),
+                &format!("Error: Signals cannot be watched: {e}.\n"),
+                FAILURE,
+            );
+        }
+    };
     let logger = match Logger::start(&settings.log) {
         Ok(logger) => logger,
         Err(e) => return print(&mut std::io::stderr(), &format!("Error: {e}\n"), FAILURE),
@@ -190,7 +200,7 @@ fn serve(run: &Run) -> ExitCode {
         log::info!("Config loaded from {}.", file.display());
     }
     problems.iter().for_each(say);
-    match start(run, settings, files, sockets, logger) {
+    match start(run, settings, files, sockets, hold, logger) {
         Ok(()) => {
             log::info!("hikyaku version {VERSION} terminating");
             ExitCode::SUCCESS
@@ -240,6 +250,7 @@ fn start(
     settings: Settings,
     files: Files,
     sockets: Vec<Inherited>,
+    hold: Hold,
     logger: &'static Logger,
 ) -> Result<(), Failure> {
     let notifier = Notifier::from_env();
@@ -247,10 +258,6 @@ fn start(
     // Before anyone can connect: from now on a signal ends it properly.
     let signals =
         Inbox::open(&[SIGTERM, SIGINT, SIGHUP]).map_err(|e| format!("Signals cannot be watched: {e}."))?;
-    // Set by the signal itself, before anyone can notice that it was sent.
-    let hold = Arc::<AtomicBool>::default();
-    signal_hook::flag::register(SIGHUP, Arc::clone(&hold))
-        .map_err(|e| format!("Signals cannot be watched: {e}."))?;
     // A file that may not grow any more is an error of that file, and no reason to die.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
     if settings.listeners.iter().any(|l| l.local_only_default) {
@@ -259,7 +266,7 @@ fn start(
     let Files { certificates, security, watch } = files;
     let mut options = Options::from_settings(&settings, security);
     options.certificates = Some(certificates);
-    options.hold = Arc::clone(&hold);
+    options.hold = hold.clone();
     let bindings = Bindings::inherit(options, sockets)?;
     for listener in &settings.listeners {
         log::info!("{}", listener.describe());
@@ -363,8 +370,8 @@ struct Reload {
     watch: Watch,
     logger: &'static Logger,
     remote: Remote,
-    /// While it is set newcomers wait.
-    hold: Arc<AtomicBool>,
+    /// Makes newcomers wait.
+    hold: Hold,
     notifier: Notifier,
 }
 
@@ -386,8 +393,9 @@ impl Reload {
                 match signal {
                     SIGHUP => {
                         self.notifier.reloading();
+                        self.hold.begin();
                         self.reload();
-                        self.hold.store(false, Ordering::Relaxed);
+                        self.hold.end();
                         self.notifier.ready(&status(&self.settings));
                     }
                     _ if asked => std::process::exit(FAILURE.into()),

@@ -6,6 +6,7 @@ use crate::budget::Budget;
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::config::{Limits, ListenerSettings, PersistenceSettings, Problem, Settings, Severity};
+use crate::hold::Hold;
 use crate::inherited::{Inherited, deal};
 use crate::letter::Letter;
 use crate::listener::{Bound, bind, explain};
@@ -18,7 +19,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -46,9 +46,8 @@ pub struct Options {
     /// Without `certificates`, a file to which the secrets of TLS connections are appended, for debugging:
     /// whoever has them reads along.
     pub tls_keylog: Option<PathBuf>,
-    /// While this is set, by whoever is about to call [`Remote::configure`], new connections wait: what they will meet is
-    /// settled then. A second at most.
-    pub hold: Arc<AtomicBool>,
+    /// Makes newcomers wait for a reload.
+    pub hold: Hold,
 }
 
 impl Default for Options {
@@ -64,7 +63,7 @@ impl Default for Options {
             certificates: None,
             persistence: PersistenceSettings::default(),
             tls_keylog: None,
-            hold: Arc::default(),
+            hold: Hold::default(),
         }
     }
 }
@@ -119,7 +118,7 @@ pub struct Bindings {
     counts: Counts,
     budget: Budget,
     pending_connections: Option<u32>,
-    hold: Arc<AtomicBool>,
+    hold: Hold,
     gates: Gates,
     workers: u16,
     config: Config,

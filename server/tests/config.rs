@@ -196,6 +196,38 @@ fn a_reload_applies_whole_or_not_at_all() {
     assert_eq!(broker.exit_code(), Some(0));
 }
 
+/// What the system says of the broker's threads.
+fn threads(broker: &Broker) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{}/task", broker.id())).unwrap();
+    threads.map(|thread| fs::read_to_string(thread.unwrap().path().join("status")).unwrap()).collect()
+}
+
+/// Which of its threads runs first, and when, is up to the system.
+#[test]
+fn who_connects_after_sighup_meets_the_new_configuration() {
+    let dir = Dir::new("hold");
+    let port = free_port();
+    let head = format!("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let file = dir.write("x.conf", &head);
+    let mut broker = start(&file, port);
+    for round in 0..100 {
+        let refused = round % 2 == 0;
+        dir.write("x.conf", &format!("{head}listener_allow_anonymous {}\n", !refused));
+        // The signal and the connection are there before any thread of it runs.
+        broker.signal(Signal::STOP);
+        while !threads(&broker).iter().all(|thread| thread.contains("State:\tT")) {
+            std::thread::yield_now();
+        }
+        broker.signal(Signal::HUP);
+        let mut peer = Peer::open(broker.address);
+        peer.send(&peer::connect("one"));
+        broker.signal(Signal::CONT);
+        peer.expect(&[0x20, 2, 0, if refused { 5 } else { 0 }]);
+    }
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code(), Some(0));
+}
+
 #[test]
 fn log_lines_are_as_configured() {
     let dir = Dir::new("log");
@@ -235,8 +267,7 @@ fn root_is_given_up() {
     let text = format!("user nobody\npid_file {pid}\nlog_dest stderr\nlog_dest file {log}\n");
     let file = dir.write("x.conf", &text);
     let mut broker = Broker::start(hikyaku().args(["--workers", "2", "-c", &file]));
-    for thread in fs::read_dir(format!("/proc/{}/task", broker.id())).unwrap() {
-        let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+    for status in threads(&broker) {
         let of = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_whitespace().skip(1).map(|id| id.parse().unwrap()).collect::<Vec<u32>>()

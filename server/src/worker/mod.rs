@@ -15,6 +15,7 @@ use crate::budget::{Budget, Share};
 use crate::census::Census;
 use crate::clock::Clock;
 use crate::connection::{Connection, Places};
+use crate::hold::Hold;
 use crate::letter::Letter;
 use crate::listener::{Bound, Doors};
 use crate::lobby::Lobby;
@@ -34,7 +35,6 @@ use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// What a worker is made of that can fail to be made.
@@ -57,8 +57,7 @@ pub(crate) struct Common {
     pub(crate) budget: Budget,
     /// How many connections without CONNECT there may be.
     pub(crate) pending_connections: Option<u32>,
-    /// While it is set nobody is accepted.
-    pub(crate) hold: Arc<AtomicBool>,
+    pub(crate) hold: Hold,
     pub(crate) clock: Clock,
     /// Where what must be kept goes, if anything is kept.
     pub(crate) store: Option<Sender<Batch>>,
@@ -190,6 +189,7 @@ impl Worker {
         let mut now = self.clock.now();
         // Turns in a row whose events were not all there is.
         let mut unseen = 0;
+        self.doors.attend()?;
         self.flush(now);
         while !self.has_ended(now) {
             let timeout = self.timeout(now);
@@ -213,9 +213,10 @@ impl Worker {
                 }
                 self.on_event(now, event);
             }
+            // Before letters are taken: who need not wait any more for a reload meets what it has posted.
+            self.accept(now);
             self.take_letters(now);
             self.go_on(now);
-            self.accept(now);
             self.show_out(now);
             // After a stop of the process the PINGREQs that came meanwhile lie in the sockets: who sent one
             // is not to be closed for silence before it has been read.
