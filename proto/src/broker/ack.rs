@@ -43,9 +43,7 @@ impl Shard {
         let Some(index) = self.session_index_of(id) else { return Flow::Closed };
         // [MQTT-4.3.3-11] [MQTT-4.3.3-12]
         let packet_id = ack.packet_id;
-        let before = self.sessions[index].incoming.len();
-        if self.sessions[index].incoming.release(packet_id) {
-            self.count_ids(index, before);
+        if self.change_ids(index, |incoming| incoming.release(packet_id)) {
             self.keep_of(index, 1, |id| StoreOp::Completed { id, packet_id });
             if let Some(conn) = self.conn(id) {
                 conn.link.unreleased = conn.link.unreleased.saturating_sub(1);

@@ -14,7 +14,7 @@ use super::Shard;
 use super::conn::Conn;
 use super::io::Holdings;
 use crate::message::Message;
-use crate::session::Delivery;
+use crate::session::{Delivery, Incoming};
 use crate::table::Slab;
 
 /// A message's place in a queue, and later in flight.
@@ -170,11 +170,14 @@ impl Shard {
         self.memory.change(&mut session.counted, SESSION + (names + will + ids) as u64);
     }
 
-    /// The ids of QoS 2 messages that a session has not released were `before`: counts them, now and then.
-    pub(super) fn count_ids(&mut self, index: u32, before: usize) {
-        let now = self.sessions.get(index).map_or(before, |session| session.incoming.len());
-        if now / ID_STEP != before / ID_STEP {
+    /// Changes the ids of QoS 2 messages that a session has not released, and counts them, now and then.
+    pub(super) fn change_ids<T>(&mut self, index: u32, change: impl FnOnce(&mut Incoming) -> T) -> T {
+        let incoming = &mut self.sessions[index].incoming;
+        let before = incoming.len();
+        let result = change(incoming);
+        if incoming.len() / ID_STEP != before / ID_STEP {
             self.count_session(index);
         }
+        result
     }
 }

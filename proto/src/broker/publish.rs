@@ -345,10 +345,7 @@ impl Shard {
         let emitted = self.keeper.emitted();
         // What was refused above has left no trace: its id names the next message [MQTT-4.3.3-9].
         if qos == QoS::ExactlyOnce {
-            let incoming = &mut self.sessions[session].incoming;
-            let before = incoming.len();
-            incoming.begin(packet_id);
-            self.count_ids(session, before);
+            self.change_ids(session, |incoming| incoming.begin(packet_id));
             if let Some(conn) = self.conn(id) {
                 conn.link.unreleased += 1;
             }

@@ -332,9 +332,7 @@ impl Shard {
                 self.restore_subscription(index, &filter, subscription);
             }
             StoreOp::Received { packet_id, .. } => {
-                let before = session.incoming.len();
-                session.incoming.begin(packet_id);
-                self.count_ids(index, before);
+                self.change_ids(index, |incoming| incoming.begin(packet_id));
             }
             StoreOp::Enqueue { mut delivery, .. } => {
                 kept.last_seq = kept.last_seq.max(delivery.seq);
