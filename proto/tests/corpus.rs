@@ -1,22 +1,12 @@
 //! The fuzz targets on their corpora, and on some drawn bytes.
 
 mod common;
+#[path = "../../fuzz/replay.rs"]
+mod replay;
 
 use common::Random;
 use hikyaku_proto::{broker, codec, topic};
-use std::path::Path;
-
-fn replay(target: &str, check: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).expect("a corpus") {
-        let path = entry.expect("an entry").path();
-        println!("{}", path.display());
-        check(&std::fs::read(&path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count > 0, "no corpus in {}", folder.display());
-}
+use replay::replay;
 
 fn trie(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };

@@ -2,24 +2,12 @@
 #![allow(missing_docs)]
 #![cfg(unix)]
 
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
 use hikyaku::check;
-use std::path::{Path, PathBuf};
-
-fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
-}
-
-fn replay(target: &str, check: impl Fn(&[u8])) {
-    let folder = fuzz().join("corpus").join(target);
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).expect("a corpus") {
-        let path = entry.expect("an entry").path();
-        println!("{}", path.display());
-        check(&std::fs::read(&path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count > 0, "no corpus in {}", folder.display());
-}
+use replay::replay;
+use std::path::Path;
 
 #[test]
 fn config() {
@@ -33,7 +21,7 @@ fn users() {
 
 #[test]
 fn transport() {
-    let folder = fuzz().join("certificate");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/certificate");
     let files = check::TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
     replay("transport", |data| check::check_transport(data, Some(&files)));
 }

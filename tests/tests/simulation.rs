@@ -1,6 +1,10 @@
 //! A whole broker with faults, from seeds. `SEED=n ./tests/sim` shows what happens in one; docs/testing.md says more.
 
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
 use hikyaku_tests::sim;
+use replay::replay;
 
 /// How many seeds a run of all tests takes.
 const SEEDS: u64 = 300;
@@ -28,15 +32,7 @@ fn nothing_goes_wrong_whatever_goes_wrong() {
 
 #[test]
 fn the_corpus_of_the_fuzz_target() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/simulation");
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).expect("a corpus") {
-        let path = entry.expect("an entry").path();
-        println!("{}", path.display());
-        sim::check_simulation(&std::fs::read(&path).expect("a readable file"));
-        count += 1;
-    }
-    assert!(count > 0, "no corpus in {}", folder.display());
+    replay("simulation", sim::check_simulation);
 }
 
 #[test]
