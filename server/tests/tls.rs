@@ -120,21 +120,8 @@ impl Files {
     }
 
     fn settings(&self) -> TlsSettings {
-        TlsSettings {
-            certfile: self.path("server.crt"),
-            keyfile: self.path("server.key"),
-            cafile: None,
-            capath: None,
-            crlfile: None,
-            require_certificate: false,
-            disable_client_cert_date_checks: false,
-            use_identity_as_username: false,
-            use_subject_as_username: false,
-            tls_version: None,
-            ciphers: Vec::new(),
-            ciphers_tls13: Vec::new(),
-            at: Place { file: Path::new("test.conf").into(), line: 7, column: 1 },
-        }
+        let at = Place { file: Path::new("test.conf").into(), line: 7, column: 1 };
+        TlsSettings { at, ..TlsSettings::new(self.path("server.crt"), self.path("server.key")) }
     }
 
     fn settings_with_clients(&self) -> TlsSettings {

@@ -140,6 +140,30 @@ pub struct TlsSettings {
     pub at: Place,
 }
 
+impl TlsSettings {
+    /// A certificate and its key, with nothing else asked for. What is wrong with them is said to be at the beginning of
+    /// `certfile`.
+    pub fn new(certfile: impl Into<PathBuf>, keyfile: impl Into<PathBuf>) -> TlsSettings {
+        let certfile = certfile.into();
+        let at = Place { file: certfile.as_path().into(), line: 1, column: 1 };
+        TlsSettings {
+            certfile,
+            keyfile: keyfile.into(),
+            cafile: None,
+            capath: None,
+            crlfile: None,
+            require_certificate: false,
+            disable_client_cert_date_checks: false,
+            use_identity_as_username: false,
+            use_subject_as_username: false,
+            tls_version: None,
+            ciphers: Vec::new(),
+            ciphers_tls13: Vec::new(),
+            at,
+        }
+    }
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {

@@ -5,14 +5,14 @@ use super::layered::Layered;
 use super::plain::Socket;
 use super::{Received, SLICES};
 use crate::admission::Counts;
-use crate::config::{ListenerSettings, Place, Protocol, TlsSettings};
+use crate::config::{ListenerSettings, Protocol, TlsSettings};
 use hikyaku_proto::time::Instant;
 use mio::net::UnixStream;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 /// What a listener with TLS needs.
@@ -91,22 +91,7 @@ fn gates(tls: Option<&TlsFiles>) -> &'static Gates {
             ListenerSettings { protocol: Some(Protocol::Websockets), ..base },
         ];
         let with_tls = |settings: &ListenerSettings, files: &TlsFiles| {
-            let at = Place { file: Path::new("").into(), line: 0, column: 0 };
-            let tls = TlsSettings {
-                certfile: files.certificate.clone(),
-                keyfile: files.key.clone(),
-                cafile: None,
-                capath: None,
-                crlfile: None,
-                require_certificate: false,
-                disable_client_cert_date_checks: false,
-                use_identity_as_username: false,
-                use_subject_as_username: false,
-                tls_version: None,
-                ciphers: Vec::new(),
-                ciphers_tls13: Vec::new(),
-                at,
-            };
+            let tls = TlsSettings::new(&files.certificate, &files.key);
             ListenerSettings { tls: Some(tls), ..settings.clone() }
         };
         Gates {

@@ -1,11 +1,11 @@
 //! TLS, WebSocket and unix sockets, as MQTT.js and Debian's mosquitto clients speak them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
-use hikyaku::config::{Endpoint, ListenerSettings, Place, TlsSettings};
+use hikyaku::config::{Endpoint, ListenerSettings, TlsSettings};
 use hikyaku::{Options, Server};
 use hikyaku_proto::broker::Config;
 use hikyaku_tests::matrix::{Setup, V5, V311};
@@ -165,21 +165,7 @@ impl Files {
     }
 
     fn settings(&self) -> TlsSettings {
-        TlsSettings {
-            certfile: self.path("server.crt"),
-            keyfile: self.path("server.key"),
-            cafile: None,
-            capath: None,
-            crlfile: None,
-            require_certificate: false,
-            use_identity_as_username: false,
-            use_subject_as_username: false,
-            tls_version: None,
-            ciphers: Vec::new(),
-            ciphers_tls13: Vec::new(),
-            disable_client_cert_date_checks: false,
-            at: Place { file: Path::new("test.conf").into(), line: 1, column: 1 },
-        }
+        TlsSettings::new(self.path("server.crt"), self.path("server.key"))
     }
 
     /// One of mosquitto's clients, which trusts this CA.
