@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::logged::lines;
 use common::{Rig, quiet};
 use hikyaku_proto::broker::{Config, Dropped, Input, ListenerLimits, Refused};
 use hikyaku_proto::codec::QoS;
@@ -312,32 +313,6 @@ const LIMITS: &[Limit] = &[
         ],
     },
 ];
-
-/// Keeps what each thread logs.
-struct Lines;
-
-thread_local! {
-    static LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LINES.with_borrow_mut(|lines| lines.push(format!("{} {}", record.level(), record.args())));
-    }
-
-    fn flush(&self) {}
-}
-
-/// What this thread has logged since the last call, for operators.
-fn lines() -> Vec<String> {
-    let _ = log::set_logger(&Lines);
-    log::set_max_level(log::LevelFilter::Info);
-    LINES.take()
-}
 
 #[test]
 fn each_limit_is_answered_counted_and_logged_and_others_go_on() {

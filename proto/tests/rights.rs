@@ -1,6 +1,9 @@
 //! Rights, listeners' settings and mount points, against bare shards.
 #![allow(missing_docs)]
 
+#[path = "common/logged.rs"]
+mod logged;
+
 use hikyaku_proto::broker::rights::{Access, Rights, Rule, Rules, Who};
 use hikyaku_proto::broker::{
     Authentication, Config, ConnId, Input, Listener, Output, Placement, Revoked, Shard, Verdict,
@@ -463,30 +466,9 @@ fn who_is_not_let_in_any_more_is_closed_and_nobody_else() {
     assert_eq!(broker.closed, [ann, nameless, bob, certified]);
 }
 
-/// Keeps what each thread logs.
-struct Lines;
-
-thread_local! {
-    static LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-impl log::Log for Lines {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LINES.with_borrow_mut(|lines| lines.push(format!("{} {}", record.level(), record.args())));
-    }
-
-    fn flush(&self) {}
-}
-
 /// What this thread has logged since the last call, that holds `text`.
 fn lines(text: &str) -> Vec<String> {
-    let _ = log::set_logger(&Lines);
-    log::set_max_level(log::LevelFilter::Debug);
-    LINES.take().into_iter().filter(|line| line.contains(text)).collect()
+    logged::lines().into_iter().filter(|line| line.contains(text)).collect()
 }
 
 #[test]

@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod disk;
+pub mod logged;
 pub mod packets;
 pub mod script;
 
