@@ -3,42 +3,15 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod peer;
 
 use broker::{Broker, free_port, hikyaku, output};
+use dir::Dir;
 use peer::Peer;
 use rustix::process::Signal;
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
-
-/// A directory that ends with the test.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn write(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 fn start(file: &str, port: u16) -> Broker {
     Broker::spawn(hikyaku().args(["-c", file]), port)

@@ -3,12 +3,14 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod kept;
 mod peer;
 
 use broker::{free_port, hikyaku, output};
+use dir::Dir;
 use hikyaku::check::{damaged_base, retained_in_pages};
-use kept::{Dir, Killable, publish1, start};
+use kept::{Killable, publish1, start};
 use peer::Peer;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;

@@ -3,51 +3,25 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod peer;
 
 use broker::{Broker, free_port, hikyaku, output};
+use dir::Dir;
 use peer::Peer;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A directory that ends with the test.
-struct Dir(PathBuf);
-
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-hindrances-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().unwrap().to_owned()
-    }
-
-    fn write(&self, name: &str, content: &str) -> String {
-        // It may be a pipe, which would wait for who reads it.
-        let _ = fs::remove_file(self.path(name));
-        fs::write(self.path(name), content).unwrap();
-        self.path(name)
-    }
-
     /// Puts a pipe in the place of a file.
     fn pipe(&self, name: &str) -> String {
         let path = self.path(name);
         let _ = fs::remove_file(&path);
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         path
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -71,6 +45,7 @@ fn a_pipe_in_the_place_of_a_file_is_a_mistake_and_stops_nothing() {
     broker.await_line("The configuration was not reloaded: it has errors.");
     Peer::connect(broker.address, "a").ping();
     let log = dir.pipe("log");
+    ["acl", "x.conf"].iter().for_each(|name| fs::remove_file(dir.path(name)).unwrap());
     dir.write("acl", "topic readwrite #\n");
     dir.write("x.conf", &format!("{text}log_dest file {log}\nlog_dest stderr\n"));
     broker.signal(Signal::HUP);

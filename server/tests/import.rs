@@ -3,9 +3,11 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod peer;
 
 use broker::{Broker, output};
+use dir::Dir;
 use hikyaku::config::{Endpoint, ListenerSettings, PersistenceSettings};
 use hikyaku::{Options, Server};
 use peer::{Peer, packet, string};
@@ -16,22 +18,18 @@ use std::path::{Path, PathBuf};
 
 const VERSIONS: [&str; 5] = ["1.4", "1.5", "1.6", "2.0", "2.1"];
 
-/// A directory that goes with the value, with a configuration in it.
-struct Dir(PathBuf);
+/// A directory with the configuration of a broker that keeps its store there.
+fn configured(name: &str) -> Dir {
+    let dir = Dir::new(name);
+    let location = dir.0.display();
+    let conf = format!("persistence true\npersistence_location {location}\nallow_anonymous true\n");
+    dir.write("hikyaku.conf", &conf);
+    dir
+}
 
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-import-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        let conf =
-            format!("persistence true\npersistence_location {}\nallow_anonymous true\n", dir.display());
-        fs::write(dir.join("hikyaku.conf"), conf).unwrap();
-        Dir(dir)
-    }
-
     fn conf(&self) -> String {
-        self.0.join("hikyaku.conf").display().to_string()
+        self.path("hikyaku.conf")
     }
 
     fn import(&self, file: &Path) -> (Option<i32>, String, String) {
@@ -54,12 +52,6 @@ impl Dir {
             Server::start(Options { listeners, workers, persistence, ..Options::default() }).unwrap();
         let address = server.local_addrs()[0];
         (server, address)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -146,7 +138,7 @@ fn topics(messages: &[Publish]) -> Vec<(&str, &str)> {
 #[test]
 fn sessions_go_on_where_mosquitto_left_them() {
     for (version, workers) in VERSIONS.into_iter().zip([1, 3, 1, 2, 3]) {
-        let dir = Dir::new(&format!("goes-on-{version}"));
+        let dir = configured(&format!("goes-on-{version}"));
         let (code, out, err) = dir.import(&data(version));
         assert_eq!((code, &*err), (Some(0), ""), "{version}: {out}");
         let v5 = version >= "1.6";
@@ -286,7 +278,7 @@ fn five(to: SocketAddr) {
 
 #[test]
 fn what_cannot_be_imported_changes_nothing() {
-    let dir = Dir::new("refusals");
+    let dir = configured("refusals");
     let whole = fs::read(data("2.1")).unwrap();
     let file = dir.0.join("copy.db");
     let before = ["copy.db", "hikyaku.conf"];
@@ -325,7 +317,7 @@ fn what_cannot_be_imported_changes_nothing() {
 
 #[test]
 fn a_start_tells_of_the_database_and_a_running_broker_keeps_its_store() {
-    let dir = Dir::new("hint");
+    let dir = configured("hint");
     let file = dir.0.join("mosquitto.db");
     fs::copy(data("2.0"), &file).unwrap();
     let conf = dir.conf();

@@ -2,22 +2,14 @@
 #![allow(missing_docs)]
 #![cfg(unix)]
 
+mod dir;
+
+use dir::Dir;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
-use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-/// A directory that ends with the test.
-struct Dir(PathBuf);
-
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-passwd-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).unwrap();
-        Dir(dir)
-    }
-
     /// Begins to run the program there. It may not hang.
     fn begin(&self, args: &[&str]) -> Child {
         let mut command = Command::new("timeout");
@@ -41,12 +33,6 @@ impl Dir {
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -3,39 +3,16 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod peer;
 
 use broker::{Broker, free_port, hikyaku};
+use dir::Dir;
 use hikyaku::auth::{Hash, Scheme};
 use peer::{Peer, connect, packet, string};
 use rcgen::{CertificateParams, KeyPair};
 use rustix::process::Signal;
-use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-refusals-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn write(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, content).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A CONNECT of protocol `level`.
 fn login(level: u8, id: &str, user: &str, password: &str) -> Vec<u8> {

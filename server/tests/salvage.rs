@@ -3,12 +3,14 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod kept;
 mod peer;
 
 use broker::output;
+use dir::Dir;
 use hikyaku::Server;
-use kept::{Dir, Killable, options, publish, publish1, resume, start, subscribe};
+use kept::{Killable, options, publish, publish1, resume, start, subscribe};
 use peer::Peer;
 use rustix::process::Signal;
 use std::collections::BTreeSet;

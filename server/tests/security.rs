@@ -3,39 +3,16 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod peer;
 
 use broker::{Broker, free_port, hikyaku};
+use dir::Dir;
 use hikyaku::auth::{Hash, SCRAM_ITERATIONS_MIN, Scheme};
 use hikyaku::config::Settings;
 use peer::{Peer, packet, publish, string};
 use rustix::process::Signal;
-use std::path::PathBuf;
 use std::process::Command;
-
-/// A directory that goes with the value.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-security-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn write(&self, name: &str, content: &str) -> String {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        path.to_string_lossy().into_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn login(id: &str, user: &str, password: &str) -> Vec<u8> {
     let names = [string(id), string(user), string(password)].concat();

@@ -3,11 +3,13 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod kept;
 mod peer;
 
+use dir::Dir;
 use hikyaku::{Server, StartError, StoreError};
-use kept::{Dir, Killable, next, options, publish, publish1, resume, resume_with, start, subscribe};
+use kept::{Killable, next, options, publish, publish1, resume, resume_with, start, subscribe};
 use peer::{Peer, packet, string};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::fs;

@@ -3,11 +3,13 @@
 #![cfg(unix)]
 
 mod broker;
+mod dir;
 mod kept;
 mod peer;
 
 use broker::{Broker, free_port, hikyaku};
-use kept::{Dir, Killable, publish, publish1, resume, start, subscribe};
+use dir::Dir;
+use kept::{Killable, publish, publish1, resume, start, subscribe};
 use peer::Peer;
 use rustix::process::Signal;
 use std::fs::{self, Permissions};

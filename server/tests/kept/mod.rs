@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use crate::broker::{Broker, free_port, hikyaku};
+use crate::dir::Dir;
 use crate::peer::{Peer, packet, string};
 use hikyaku::config::{Endpoint, ListenerSettings, PersistenceSettings};
 use hikyaku::{Options, Server};
@@ -10,25 +11,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// A directory that goes with the value.
-pub struct Dir(pub PathBuf);
-
 impl Dir {
-    pub fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("hikyaku-store-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-
     pub fn store(&self) -> PathBuf {
         self.0.join("hikyaku.store")
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
