@@ -12,7 +12,7 @@ use dir::Dir;
 use hikyaku::check::{damaged_base, retained_in_pages};
 use kept::{Killable, publish1, start};
 use peer::Peer;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -65,10 +65,15 @@ impl Started {
 
     /// Whether it comes to serve.
     fn serves(&mut self) -> bool {
+        self.comes_to(" running")
+    }
+
+    /// Whether it logs this before it ends.
+    fn comes_to(&mut self, words: &str) -> bool {
         let mut line = String::new();
         while self.log.read_line(&mut line).unwrap() > 0 {
             self.logged += &line;
-            if line.contains(" running") {
+            if line.contains(words) {
                 return true;
             }
             line.clear();
@@ -88,10 +93,10 @@ impl Started {
     }
 }
 
-/// Reads all retained messages: so many, or more than one looks for.
+/// Reads all retained messages with a topic of one level: so many, or more than one looks for.
 fn retained(to: SocketAddr, count: usize) -> BTreeSet<String> {
     let mut watcher = Peer::connect(to, "w");
-    watcher.subscribe("#");
+    watcher.subscribe("+");
     let mut all = BTreeSet::new();
     while all.len() < count {
         let packet = watcher.packet();
@@ -103,50 +108,119 @@ fn retained(to: SocketAddr, count: usize) -> BTreeSet<String> {
     all
 }
 
+/// A broker that serves after others died of its base.
+struct Survivor {
+    started: Started,
+    deaths: u64,
+    /// The base that the last one died of, and what can be read in its pages.
+    base: Vec<u8>,
+    found: BTreeSet<String>,
+    /// What the first one logged that did not die.
+    logged: String,
+}
+
+/// Starts the broker until it does not die any more, and then once more.
+fn start_until_it_serves(name: &str, dir: &Dir, base: &Path, mut deaths: u64) -> Survivor {
+    loop {
+        let (before, found) = (fs::read(base).unwrap(), retained_in_pages(base));
+        let mut started = Started::new(dir);
+        let serves = started.serves();
+        if serves {
+            started.signal(Signal::TERM);
+        }
+        let (code, signal, logged) = started.ended();
+        if signal.is_none() {
+            assert!(serves && code == Some(0), "{name}: {logged}");
+            let mut started = Started::new(dir);
+            assert!(started.serves(), "{name}: {}", started.logged);
+            println!("{name}: {deaths} deaths");
+            return Survivor { started, deaths, base: before, found, logged };
+        }
+        assert_eq!(signal, Some(Signal::ABORT.as_raw()), "{name}: {logged}");
+        deaths += 1;
+        assert!(deaths <= 3, "{name}: {logged}");
+    }
+}
+
+impl Survivor {
+    /// It has done without the engine, said so, and not lost the old file.
+    fn has_told(&self, base: &Path) {
+        let told = [
+            "has ended the broker 3 times in a row over ",
+            "were found in single pages",
+            "base.redb.damaged-1",
+        ];
+        assert!(told.iter().all(|words| self.logged.contains(words)), "{}", self.logged);
+        assert!(fs::read(base.with_extension("redb.damaged-1")).unwrap() == self.base);
+    }
+
+    /// That was all.
+    fn ends_well(self) {
+        self.started.signal(Signal::TERM);
+        let (code, _, logged) = self.started.ended();
+        assert!(code == Some(0) && !logged.contains("damaged"), "{logged}");
+    }
+}
+
 #[test]
 fn what_ends_the_broker_is_read_without_the_engine() {
     let mut all = 0;
     for (name, damage) in known() {
         let (dir, base) = damaged("engine-start", &damage);
-        let mut deaths = 0;
-        let (mut before, mut expected) = (fs::read(&base).unwrap(), retained_in_pages(&base));
-        let (started, logged) = loop {
-            let mut started = Started::new(&dir);
-            let serves = started.serves();
-            if serves {
-                started.signal(Signal::TERM);
-            }
-            let (code, signal, logged) = started.ended();
-            if signal.is_none() {
-                assert!(serves && code == Some(0), "{name}: {logged}");
-                started = Started::new(&dir);
-                assert!(started.serves(), "{name}: {}", started.logged);
-                break (started, logged);
-            }
-            assert_eq!(signal, Some(Signal::ABORT.as_raw()), "{name}: {logged}");
-            deaths += 1;
-            assert!(deaths <= 3, "{name}: {logged}");
-            (before, expected) = (fs::read(&base).unwrap(), retained_in_pages(&base));
-        };
-        println!("{name}: {deaths} deaths");
-        all += deaths;
-        assert_eq!(retained(started.address, expected.len()), expected, "{name}: {logged}");
-        if deaths > 0 {
-            let told = [
-                "has ended the broker 3 times in a row over ",
-                "were found in single pages",
-                "base.redb.damaged-1",
-            ];
-            assert!(told.iter().all(|words| logged.contains(words)), "{name}: {logged}");
-            assert!(fs::read(base.with_extension("redb.damaged-1")).unwrap() == before, "{name}");
+        let survivor = start_until_it_serves(&name, &dir, &base, 0);
+        all += survivor.deaths;
+        let found = &survivor.found;
+        assert_eq!(retained(survivor.started.address, found.len()), *found, "{name}: {}", survivor.logged);
+        if survivor.deaths > 0 {
+            survivor.has_told(&base);
         }
-        // That was all.
-        started.signal(Signal::TERM);
-        let (code, _, logged) = started.ended();
-        assert!(code == Some(0) && !logged.contains("damaged"), "{name}: {logged}");
+        survivor.ends_well();
     }
     // If none does, the engine is mended, or what is damaged has changed: then others are to be found.
     assert!(all > 0, "nothing ends the broker");
+}
+
+/// The file goes bad below a broker that runs. The engine reads it again when a commit has failed and it is opened anew.
+#[test]
+fn what_ends_the_broker_while_it_serves_costs_nothing_that_was_acknowledged() {
+    let mut died = false;
+    for (name, damage) in known() {
+        let (dir, base) = damaged("engine-serving", &[]);
+        let mut started = Started::new(&dir);
+        assert!(started.serves(), "{name}: {}", started.logged);
+        let mut publisher = Peer::connect(started.address, "p");
+        let acknowledged: BTreeSet<_> = (0..9).map(|n| format!("u{n:05}")).collect();
+        for topic in &acknowledged {
+            publish1(&mut publisher, topic, true, topic.as_bytes());
+        }
+        // More than the base may grow by.
+        let len = fs::metadata(&base).unwrap().len();
+        for n in 0..=len >> 16 {
+            publish1(&mut publisher, &format!("large/{n}"), true, &[7; 64 << 10]);
+        }
+        fs::write(&base, damaged_base(&damage)).unwrap();
+        let limit = Rlimit { current: Some(len + (256 << 10)), maximum: None };
+        prlimit(Some(Pid::from_child(&started.child)), Resource::Fsize, limit).unwrap();
+        // When nothing has come for some seconds.
+        if started.comes_to("cannot be brought up to date") {
+            started.child.kill().unwrap();
+            started.child.wait().unwrap();
+            continue;
+        }
+        let (_, signal, logged) = started.ended();
+        assert_eq!(signal, Some(Signal::ABORT.as_raw()), "{name}: {logged}");
+        assert_eq!(fs::metadata(dir.store().join("attempts")).unwrap().len(), 1, "{name}");
+        let survivor = start_until_it_serves(&name, &dir, &base, 1);
+        let mut expected = acknowledged;
+        expected.extend(survivor.found.iter().filter(|topic| !topic.contains('/')).cloned());
+        let logged = &survivor.logged;
+        assert_eq!(retained(survivor.started.address, expected.len()), expected, "{name}: {logged}");
+        survivor.has_told(&base);
+        survivor.ends_well();
+        died = true;
+        break;
+    }
+    assert!(died, "nothing ends a broker that serves");
 }
 
 #[test]

@@ -292,6 +292,45 @@ fn a_killed_broker_has_lost_nothing_that_was_acknowledged() {
     }
 }
 
+/// How much of what was acknowledged a killed broker has lost that could not write the last of it.
+fn lost_when_killed(durability: &str) -> usize {
+    let dir = Dir::new(&format!("killed-{durability}"));
+    let mut broker = Killable::start_with(&dir, 1, &format!("persistence_durability {durability}"));
+    let (mut subscriber, _) = resume(broker.0.address, "s");
+    subscribe(&mut subscriber, "k", 1);
+    drop(subscriber);
+    let mut publisher = Peer::connect(broker.0.address, "p");
+    (0..10).for_each(|n| publish1(&mut publisher, "k", false, &[n]));
+    let limit = Rlimit { current: Some(1), maximum: None };
+    prlimit(Pid::from_raw(broker.0.id().try_into().unwrap()), Resource::Fsize, limit).unwrap();
+    publisher.send(&publish("k", 1, false, 7, &[10]));
+    broker.0.await_line("QoS 1 and 2 are refused until it can");
+    // An answer, if there is one, has come when the second of these has.
+    let mut acknowledged = 10;
+    for _ in 0..2 {
+        publisher.send(&[0xC0, 0]);
+        while publisher.packet()[0] == 0x40 {
+            acknowledged += 1;
+        }
+    }
+    let broker = broker.again(&dir, 1);
+    let (mut subscriber, present) = resume(broker.0.address, "s");
+    assert!(present);
+    subscriber.send(&[0xC0, 0]);
+    let mut came = 0;
+    while subscriber.packet()[0] >> 4 == 3 {
+        came += 1;
+    }
+    acknowledged - came
+}
+
+#[test]
+fn what_is_acknowledged_is_with_the_system_but_for_durability_memory() {
+    assert_eq!(["disk", "os"].map(lost_when_killed), [0, 0]);
+    // Or nothing is tested here.
+    assert!(lost_when_killed("memory") > 0);
+}
+
 #[test]
 fn damage_costs_what_is_damaged() {
     damage("damage", false);
