@@ -379,3 +379,40 @@ macro_rules! from {
 }
 
 from!(TransactionError, TableError, CommitError, CompactionError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_file_the_engine_may_have_died_of_is_closed_and_opened_before_it_is_trusted() {
+        let dir = std::env::temp_dir().join(format!("hikyaku-prove-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let (path, attempts) = (dir.join("base.redb"), Attempts::of(&dir));
+        let base = Base::open_or_make(&path, attempts.clone()).unwrap();
+        base.close();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [7; 8192]).unwrap();
+        // If none died it costs nothing: not even a bad file is noticed.
+        base.prove(&mut |_| unreachable!()).unwrap();
+        let died = || fs::write(dir.join("attempts"), [0]).unwrap();
+        died();
+        assert!(matches!(base.prove(&mut |_| Ok(())), Err(BaseError::Corrupt(_))));
+        assert_eq!(attempts.deaths(), 1, "what cannot be opened has not cleared its name");
+        let mut mended = 0;
+        base.prove(&mut |_| {
+            mended += 1;
+            Ok(fs::write(&path, &whole)?)
+        })
+        .unwrap();
+        assert_eq!((mended, attempts.deaths()), (1, 0));
+        died();
+        base.prove(&mut |_| unreachable!()).unwrap();
+        assert_eq!(attempts.deaths(), 0);
+        base.reader().unwrap();
+        drop(base);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

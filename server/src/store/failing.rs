@@ -1,13 +1,14 @@
 //! A whole broker whose disk fails, in tests: errors of the system, not a lack of space.
 
-use super::DIRECTORY;
 use super::power::{FAULTS, Op};
+use super::{BASE, DIRECTORY};
 use crate::config::{Endpoint, ListenerSettings, PersistenceSettings};
 use crate::{Options, Server};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,6 +30,24 @@ impl log::Log for Capture {
     fn flush(&self) {}
 }
 
+fn capture() {
+    let _ = log::set_logger(&Capture);
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
+/// How often this was logged of a store.
+fn told(store: &Path, words: &str) -> usize {
+    let lines = LOGGED.lock().unwrap();
+    lines.iter().filter(|l| l.contains(&*store.to_string_lossy()) && l.contains(words)).count()
+}
+
+fn fresh(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("hikyaku-failing-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
 fn start(dir: &Path) -> (Server, SocketAddr) {
     let endpoint = Endpoint::Tcp { addresses: vec![([127, 0, 0, 1], 0).into()] };
     let listeners = vec![ListenerSettings { endpoint, ..Default::default() }];
@@ -44,9 +63,18 @@ struct Client(TcpStream, u8);
 
 impl Client {
     fn connect(to: SocketAddr, id: u8, version: u8) -> Client {
+        Client::connect_with(to, id, version, 2)
+    }
+
+    /// A session of 3.1.1 that stays.
+    fn resume(to: SocketAddr, id: u8) -> Client {
+        Client::connect_with(to, id, 4, 0)
+    }
+
+    fn connect_with(to: SocketAddr, id: u8, version: u8, flags: u8) -> Client {
         let mut client = Client(TcpStream::connect(to).unwrap(), version);
         client.0.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let head = [0, 4, b'M', b'Q', b'T', b'T', version, 2, 0, 60];
+        let head = [0, 4, b'M', b'Q', b'T', b'T', version, flags, 0, 60];
         client.send(0x10, &[&head[..], client.no_properties(), &[0, 1, id]].concat());
         let (first, body) = client.packet().unwrap();
         assert_eq!((first, body[1]), (0x20, 0), "{body:?}");
@@ -58,7 +86,9 @@ impl Client {
     }
 
     fn send(&mut self, first: u8, body: &[u8]) {
-        self.0.write_all(&[&[first, body.len() as u8][..], body].concat()).unwrap();
+        let (low, high) = (body.len() as u8 & 127, (body.len() >> 7) as u8);
+        let length = if high > 0 { vec![low | 128, high] } else { vec![low] };
+        self.0.write_all(&[&[first][..], &length, body].concat()).unwrap();
     }
 
     /// The next packet, if there is one in time.
@@ -68,7 +98,13 @@ impl Client {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return None,
             other => other.unwrap(),
         }
-        let mut body = vec![0; head[1].into()];
+        let mut length = usize::from(head[1] & 127);
+        if head[1] > 127 {
+            let mut high = [0];
+            self.0.read_exact(&mut high).unwrap();
+            length |= usize::from(high[0]) << 7;
+        }
+        let mut body = vec![0; length];
         self.0.read_exact(&mut body).unwrap();
         Some((head[0], body))
     }
@@ -82,9 +118,21 @@ impl Client {
 
     /// What is published is retained; the payload is the topic.
     fn publish(&mut self, topic: u8, qos: u8) {
+        self.publish_payload(topic, qos, &[topic]);
+    }
+
+    fn publish_payload(&mut self, topic: u8, qos: u8, payload: &[u8]) {
         let id: &[u8] = if qos > 0 { &[0, topic] } else { &[] };
-        let body = [&[0, 1, topic], id, self.no_properties(), &[topic]].concat();
+        let body = [&[0, 1, topic], id, self.no_properties(), payload].concat();
         self.send(0x31 | qos << 1, &body);
+    }
+
+    /// Publishes with QoS 1, and whether it is taken; `None` if that is not said soon.
+    fn offer(&mut self, topic: u8, payload: &[u8]) -> Option<bool> {
+        self.publish_payload(topic, 1, payload);
+        let (first, body) = self.within(SOON)?;
+        assert_eq!((first, body[1]), (0x40, topic));
+        Some(body.get(2).is_none_or(|reason| *reason < 0x80))
     }
 
     /// Whether the answer to a PUBLISH, which comes now, says that it was taken.
@@ -95,8 +143,22 @@ impl Client {
     }
 
     fn subscribe(&mut self) {
-        self.send(0x82, &[&[0, 9], self.no_properties(), &[0, 1, b'#', 0]].concat());
+        self.subscribe_with(0);
+    }
+
+    fn subscribe_with(&mut self, qos: u8) {
+        self.send(0x82, &[&[0, 9], self.no_properties(), &[0, 1, b'#', qos]].concat());
         assert_eq!(self.packet().unwrap().0, 0x90);
+    }
+}
+
+/// Publishes until it is taken.
+fn publish_at_last(publisher: &mut Client) {
+    loop {
+        publisher.publish(b'd', 1);
+        if publisher.is_acknowledged(b'd') {
+            return;
+        }
     }
 }
 
@@ -104,12 +166,9 @@ const SOON: Duration = Duration::from_millis(200);
 
 #[test]
 fn a_disk_that_fails_is_promised_nothing_and_serves_again_when_it_is_mended() {
-    let _ = log::set_logger(&Capture);
-    log::set_max_level(log::LevelFilter::Warn);
+    capture();
     for (op, name) in [(Op::Write, "write"), (Op::Sync, "sync")] {
-        let dir = std::env::temp_dir().join(format!("hikyaku-failing-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
+        let dir = fresh(name);
         let (server, address) = start(&dir);
         let mut publisher = Client::connect(address, b'p', 5);
         publisher.publish(b'a', 1);
@@ -140,21 +199,11 @@ fn a_disk_that_fails_is_promised_nothing_and_serves_again_when_it_is_mended() {
         assert_eq!(publisher.within(SOON), None);
         FAULTS.lock().unwrap().remove(&store);
         assert!(publisher.is_acknowledged(b'b'));
-        loop {
-            publisher.publish(b'd', 1);
-            if publisher.is_acknowledged(b'd') {
-                break;
-            }
-        }
+        publish_at_last(&mut publisher);
         server.shutdown().unwrap();
-        let lines = LOGGED.lock().unwrap().clone();
-        let of = |words: &str| {
-            lines.iter().filter(|l| l.contains(&*store.to_string_lossy()) && l.contains(words)).count()
-        };
         assert_eq!(
-            (of("QoS 1 and 2 are refused until it can"), of("takes changes again")),
-            (1, 1),
-            "{lines:#?}"
+            (told(&store, "QoS 1 and 2 are refused until it can"), told(&store, "takes changes again")),
+            (1, 1)
         );
         // What was acknowledged is there.
         let (server, address) = start(&dir);
@@ -168,4 +217,100 @@ fn a_disk_that_fails_is_promised_nothing_and_serves_again_when_it_is_mended() {
         server.shutdown().unwrap();
         fs::remove_dir_all(&dir).unwrap();
     }
+}
+
+/// Who writes faster than a base that fails is told so; who does not, notices nothing.
+#[test]
+fn a_base_that_fails_is_waited_for_until_memory_is_short_and_has_all_when_it_is_mended() {
+    capture();
+    for (op, name) in [(Op::Write, "base-write"), (Op::Sync, "base-sync")] {
+        let dir = fresh(name);
+        let (server, address) = start(&dir);
+        let store = dir.join(DIRECTORY);
+        FAULTS.lock().unwrap().insert(store.clone(), (op, BASE, u32::MAX));
+        let mut publisher = Client::connect(address, b'p', 5);
+        // By topic: the last value that was acknowledged.
+        let mut values = BTreeMap::new();
+        let mut waiting = None;
+        for (value, topic) in (0..).zip((b'A'..=b'Z').cycle()) {
+            match publisher.offer(topic, &[value; 2000]) {
+                Some(true) => drop(values.insert(topic, value)),
+                Some(false) => break,
+                // It was taken before that was known.
+                None => {
+                    waiting = Some((topic, value));
+                    break;
+                }
+            }
+        }
+        assert!(values.len() >= 10, "so much is held in memory: {values:?}");
+        while Client::connect(address, b'c', 5).offer(b'c', b"c") != Some(false) {}
+        FAULTS.lock().unwrap().remove(&store);
+        if let Some((topic, value)) = waiting
+            && publisher.is_acknowledged(topic)
+        {
+            values.insert(topic, value);
+        }
+        publish_at_last(&mut publisher);
+        server.shutdown().unwrap();
+        // A commit that had begun may fail once more.
+        assert!(told(&store, "QoS 1 and 2 are refused until it can") > 0);
+        assert!(told(&store, "takes changes again") > 0);
+        let (server, address) = start(&dir);
+        let mut watcher = Client::connect(address, b'w', 5);
+        watcher.subscribe();
+        while !values.is_empty() {
+            let (_, body) = watcher.packet().unwrap();
+            if let Some(value) = values.remove(&body[2]) {
+                assert!(body[4..] == [value; 2000], "{name}: {}", body[2]);
+            }
+        }
+        server.shutdown().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
+#[test]
+fn a_queue_that_cannot_be_read_comes_whole_when_it_can() {
+    capture();
+    let dir = fresh("base-read");
+    let (server, address) = start(&dir);
+    let store = dir.join(DIRECTORY);
+    Client::resume(address, b'q').subscribe_with(1);
+    let mut publisher = Client::connect(address, b'p', 5);
+    let mut count = 0;
+    // Most of it is in the base then.
+    while count < 150 {
+        publisher.publish_payload(b't', 1, &[count; 1000]);
+        assert!(publisher.is_acknowledged(b't'));
+        count += 1;
+    }
+    // Where a commit fails, the base is opened anew: of what it has, nothing is in memory then.
+    FAULTS.lock().unwrap().insert(store.clone(), (Op::Write, BASE, u32::MAX));
+    let mut waiting = false;
+    while told(&store, "cannot be brought up to date") == 0 && !waiting {
+        match publisher.offer(b't', &[count; 1000]) {
+            Some(taken) => count += u8::from(taken),
+            None => waiting = true,
+        }
+    }
+    FAULTS.lock().unwrap().insert(store.clone(), (Op::Read, BASE, u32::MAX));
+    let mut owner = Client::resume(address, b'q');
+    let mut came = Vec::new();
+    while waiting || came.len() < usize::from(count) {
+        if told(&store, "cannot be read") > 0 {
+            FAULTS.lock().unwrap().remove(&store);
+            count += u8::from(std::mem::take(&mut waiting) && publisher.is_acknowledged(b't'));
+        }
+        let Some((_, body)) = owner.within(SOON) else { continue };
+        owner.send(0x40, &body[3..5]);
+        assert_eq!(body.len(), 1005);
+        came.push(body[5]);
+    }
+    assert!(told(&store, "cannot be read") > 0, "nothing was tested");
+    assert_eq!(came, (0..count).collect::<Vec<_>>());
+    publish_at_last(&mut publisher);
+    assert!(told(&store, "takes changes again") > 0);
+    server.shutdown().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
 }

@@ -62,6 +62,7 @@ pub(super) fn note(path: &Path, event: Event) {
 /// What may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
+    Read,
     Write,
     Sync,
 }
@@ -105,6 +106,7 @@ impl StorageBackend for Recorded {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        hinder(&self.0, Op::Read)?;
         self.1.read(offset, out)
     }
 
