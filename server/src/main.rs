@@ -419,16 +419,19 @@ impl Reload {
 
     /// Reads those files again that have changed since they were read.
     fn reload_changed(&mut self) {
-        if let Some(problems) = self.remote.reload_changed_certificates() {
+        if let Some((changed, problems)) = self.remote.reload_changed_certificates() {
             problems.iter().for_each(say);
             match problems.iter().any(|p| p.severity == Severity::Error) {
                 true => log::error!(
                     "Files of certificates have changed and cannot be used. What was read before stays."
                 ),
-                false => log::info!("Files of certificates have changed and were read again."),
+                false => log::info!(
+                    "Files of certificates have changed and were read again: {}.",
+                    listed(&changed)
+                ),
             }
         }
-        let changed: Vec<_> = self.watch.changed().iter().map(|path| path.display().to_string()).collect();
+        let changed = self.watch.changed();
         if changed.is_empty() {
             return;
         }
@@ -438,7 +441,7 @@ impl Reload {
                 self.remote.configure(self.settings.core.clone(), security);
                 log::info!(
                     "Files of passwords or rights have changed and were read again: {}.",
-                    changed.join(", ")
+                    listed(&changed)
                 );
             }
             Err(problems) => {
@@ -480,6 +483,10 @@ impl Reload {
         self.settings = settings;
         log::info!("The configuration was reloaded.");
     }
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Each connection is an open file, and the usual limit of 1,024 is kept low for programs that use select.

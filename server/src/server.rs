@@ -364,9 +364,9 @@ impl Remote {
     }
 
     /// As [`Remote::reload_certificates`], for those listeners whose files have changed since they were
-    /// read, as [`Watch::has_changed`](crate::Watch::has_changed) says it: to be called now and then. `None` if
-    /// there are none.
-    pub fn reload_changed_certificates(&self) -> Option<Vec<Problem>> {
+    /// read, as [`Watch::changed`](crate::Watch::changed) names them: to be called now and then. Returns these files too, or
+    /// `None` if there are none.
+    pub fn reload_changed_certificates(&self) -> Option<(Vec<PathBuf>, Vec<Problem>)> {
         self.gates.reload_changed()
     }
 

@@ -57,13 +57,8 @@ impl Watch {
         Watch { paths, last: known.clone(), known }
     }
 
-    /// Whether a file is not what it was at the start or when this last said so, and no file was changed since the
-    /// last call.
-    pub fn has_changed(&mut self) -> bool {
-        !self.changed().is_empty()
-    }
-
-    /// The paths of which [`Watch::has_changed`] would say so.
+    /// The files that are not what they were at the start or when this last named them; none while a file was changed
+    /// since the last call.
     pub fn changed(&mut self) -> Vec<PathBuf> {
         let known = self.paths.iter().zip(&self.known);
         // Having given up privileges we may see less than before: that is no change.
@@ -154,7 +149,7 @@ mod tests {
 
     /// The answers of two looks in a row.
     fn twice(watch: &mut Watch) -> [bool; 2] {
-        [watch.has_changed(), watch.has_changed()]
+        [!watch.changed().is_empty(), !watch.changed().is_empty()]
     }
 
     #[test]
@@ -164,15 +159,15 @@ mod tests {
         let mut watch = Watch::new([a.clone(), b.clone(), a.clone()]);
         assert_eq!(twice(&mut watch), [false, false]);
         folder.write("a", "12");
-        assert!(!watch.has_changed(), "it may be half written");
+        assert!(watch.changed().is_empty(), "it may be half written");
         folder.write("b", "12");
-        assert!(!watch.has_changed(), "the other still is");
-        assert!(watch.has_changed());
+        assert!(watch.changed().is_empty(), "the other still is");
+        assert!(!watch.changed().is_empty());
         assert_eq!(twice(&mut watch), [false, false], "told once");
         // One that comes back as it was is no change.
         let modified = fs::metadata(&a).unwrap().modified().unwrap();
         folder.write("a", "123");
-        assert!(!watch.has_changed());
+        assert!(watch.changed().is_empty());
         folder.write("a", "12");
         File::options().write(true).open(&a).unwrap().set_modified(modified).unwrap();
         assert_eq!(twice(&mut watch), [false, false]);

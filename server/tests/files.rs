@@ -140,15 +140,19 @@ fn changed_certificates_need_no_signal_and_bad_ones_are_told_once() {
     broker.await_line("Files of certificates have changed and cannot be used. What was read before stays.");
     assert!(broker.logged.contains(&format!("keyfile '{}'", dir.path("one.key"))), "{}", broker.logged);
     assert_eq!(tls(broker.address, &dir.path("old.crt"), None).unwrap(), [0x20, 2, 0, 0]);
+    let read_again = |name: &str| {
+        let pair = dir.path(name);
+        format!("Files of certificates have changed and were read again: {pair}.crt, {pair}.key.")
+    };
     // While another listener's is renewed, twice, the bad one is not told again.
     for _ in 0..2 {
         dir.certify("two");
-        broker.await_line("Files of certificates have changed and were read again.");
+        broker.await_line(&read_again("two"));
         assert_eq!(tls(other, &dir.path("two.crt"), None).unwrap(), [0x20, 2, 0, 0]);
     }
     assert_eq!(broker.logged.matches("cannot be used").count(), 1, "{}", broker.logged);
     dir.certify("one");
-    broker.await_line("Files of certificates have changed and were read again.");
+    broker.await_line(&read_again("one"));
     assert_eq!(tls(broker.address, &dir.path("one.crt"), None).unwrap(), [0x20, 2, 0, 0]);
 }
 

@@ -677,13 +677,15 @@ fn a_reload_takes_the_new_certificate_and_keeps_the_old_if_the_new_is_bad() {
     assert!(remote.reload_changed_certificates().is_none());
     files.write("server.key", b"half writ");
     assert!(remote.reload_changed_certificates().is_none(), "it may be written still");
-    let problems = remote.reload_changed_certificates().unwrap();
+    let (changed, problems) = remote.reload_changed_certificates().unwrap();
+    assert_eq!(changed, [files.path("server.key")]);
     assert!(problems[0].to_string().contains("server.key"), "{problems:?}");
     assert_eq!(certificate(), first);
     assert!(remote.reload_changed_certificates().is_none(), "told once");
     files.sign("server", ExtendedKeyUsagePurpose::ServerAuth, |_| {});
+    let pair = vec![files.path("server.crt"), files.path("server.key")];
     assert!(remote.reload_changed_certificates().is_none());
-    assert_eq!(remote.reload_changed_certificates(), Some(vec![]));
+    assert_eq!(remote.reload_changed_certificates(), Some((pair, vec![])));
     assert_ne!(certificate(), first);
     stays.write_all(&[0xC0, 0]).unwrap();
     expect(&mut stays, &[0xD0, 0]);

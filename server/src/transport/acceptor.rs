@@ -17,7 +17,7 @@ use rustls::{DistinguishedName, InconsistentKeys, ServerConfig};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use webpki::OwnedCertRevocationList;
@@ -59,9 +59,9 @@ impl Acceptor {
         Arc::clone(&self.config)
     }
 
-    /// As [`Watch::has_changed`], of the files it was made of.
-    pub(super) fn has_changed(&self) -> bool {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner).has_changed()
+    /// As [`Watch::changed`], of the files it was made of.
+    pub(super) fn changed(&self) -> Vec<PathBuf> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner).changed()
     }
 
     /// Whether clients are asked for a certificate.

@@ -2,6 +2,7 @@
 
 use super::acceptor::{Acceptor, KeyLog};
 use crate::config::{ListenerSettings, Problem, Protocol};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a listener lets in, from one reading of its files to the next.
@@ -87,10 +88,10 @@ impl Gate {
         Gate::new(&self.settings, keylog, problems)
     }
 
-    /// Whether a file of the certificate is not what it was when it was read, as
-    /// [`Watch::has_changed`](crate::Watch::has_changed) says it.
-    pub(super) fn has_changed(&self) -> bool {
-        self.acceptor.as_ref().is_some_and(Acceptor::has_changed)
+    /// The files of the certificate that are not what they were when they were read, as
+    /// [`Watch::changed`](crate::Watch::changed) names them.
+    pub(super) fn changed(&self) -> Vec<PathBuf> {
+        self.acceptor.as_ref().map_or_else(Vec::new, Acceptor::changed)
     }
 
     /// What a connection speaks whose first bytes are `start`; one is enough.

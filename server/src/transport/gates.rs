@@ -3,8 +3,9 @@
 use super::acceptor::KeyLog;
 use super::detect::Gate;
 use crate::config::{ListenerSettings, Problem, Severity};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// What each listener speaks, with its certificate files, which were read and checked.
@@ -77,7 +78,7 @@ impl Gates {
 
     /// Reads the files of those listeners again that `which` picks. One whose files are bad keeps what it has.
     /// Returns what is wrong or remarkable, or `None` if none was picked.
-    pub(crate) fn reload(&self, which: impl Fn(&Gate) -> bool) -> Option<Vec<Problem>> {
+    pub(crate) fn reload(&self, mut which: impl FnMut(&Gate) -> bool) -> Option<Vec<Problem>> {
         let mut new = self.current();
         let mut problems = None;
         for gate in &mut new.gates {
@@ -93,8 +94,16 @@ impl Gates {
         problems
     }
 
-    pub(crate) fn reload_changed(&self) -> Option<Vec<Problem>> {
-        self.reload(Gate::has_changed)
+    /// As [`Gates::reload`], of those whose files have changed, and which files that are.
+    pub(crate) fn reload_changed(&self) -> Option<(Vec<PathBuf>, Vec<Problem>)> {
+        let mut changed = BTreeSet::new();
+        let problems = self.reload(|gate| {
+            let files = gate.changed();
+            let any = !files.is_empty();
+            changed.extend(files);
+            any
+        })?;
+        Some((changed.into_iter().collect(), problems))
     }
 
     fn current(&self) -> Certificates {
