@@ -1,5 +1,6 @@
 //! What the broker owes to whom.
 
+use super::retained::before;
 use super::session::NEVER;
 use super::{AUDITOR, Oracle};
 use hikyaku_proto::client::Received;
@@ -134,14 +135,10 @@ impl Oracle {
             return;
         }
         let topic = &message.draft.topic;
-        if !self.retained.lasts_since(topic, first, &self.messages) {
-            return;
-        }
-        let size = message.draft.size + OVERHEAD;
         for &index in self.current.values() {
             let session = &mut self.sessions[index];
             let own = session.client == message.publisher;
-            let asked = session.subscriptions.iter().any(|s| {
+            let asked = session.subscriptions.iter().filter(|s| {
                 let stands = s.until == NEVER && s.certain_from != NEVER && s.certain_until == NEVER;
                 stands
                     && s.handling == 0
@@ -150,11 +147,28 @@ impl Oracle {
                     && s.certain_from >= first
                     && !own
             });
-            let seen = session.seen.get(topic).is_some_and(|&step| step >= first);
-            if asked && !seen && session.conn.is_some() && session.max_packet >= size as u32 {
+            let Some(asked) = asked.map(|s| s.from).min().filter(|_| session.conn.is_some()) else {
+                continue;
+            };
+            let seen = session.seen.get(topic).into_iter().flatten().any(|(&number, &step)| {
+                let other = self.messages.get(number);
+                other.last_step >= first || step >= asked && !before(other, message)
+            });
+            let size_max = (session.max_packet as usize).saturating_sub(OVERHEAD);
+            if !seen && self.retained.lasts(message, &self.messages, size_max) {
                 self.owed += 1;
-                session.owed_last.insert(topic.clone(), first);
+                session.owed_last.entry(topic.clone()).or_default().insert(number);
             }
+        }
+    }
+
+    /// A session gets a message: it, or what it may have replaced, is not owed any more.
+    pub(super) fn pay_last(&mut self, index: usize, topic: &str, number: u32) {
+        let session = &mut self.sessions[index];
+        session.seen.entry(topic.into()).or_default().insert(number, self.step);
+        if let Some(owed) = session.owed_last.get_mut(topic) {
+            // What came at the same time as another may be the last, too.
+            owed.retain(|&owed| owed != number && before(self.messages.get(number), self.messages.get(owed)));
         }
     }
 
@@ -237,8 +251,11 @@ impl Oracle {
             }
         }
         for &index in self.current.values() {
-            if let Some((topic, step)) = self.sessions[index].owed_last.iter().next() {
-                panic!("{}", self.explain(index, &format!("never got the last of {topic}, of step {step}")));
+            for (topic, owed) in &self.sessions[index].owed_last {
+                if let Some(number) = owed.first() {
+                    let message = self.messages.get(*number);
+                    panic!("{}", self.explain(index, &format!("never got the last of {topic}: {message:?}")));
+                }
             }
         }
         for (filter, group) in &self.groups {

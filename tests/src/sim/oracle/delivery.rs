@@ -16,15 +16,7 @@ impl Oracle {
         };
         self.messages.get(number).check(&Publish { topic: topic.clone(), ..publish.clone() });
         self.expect_will(number, now);
-        // What is sent again is retained again.
-        let message = self.messages.get(number);
-        let first = message.first_step().unwrap_or(0).max(message.last_step);
-        let session = &mut self.sessions[index];
-        let seen = session.seen.entry(topic.clone()).or_default();
-        *seen = first.max(*seen);
-        if session.owed_last.get(&topic).is_some_and(|&step| step <= first) {
-            session.owed_last.remove(&topic);
-        }
+        self.pay_last(index, &topic, number);
         if publish.qos > 0 && self.sent_again(conn, publish, number) {
             return;
         }

@@ -302,6 +302,7 @@ impl Oracle {
         self.crashes += 1;
         self.up = false;
         self.crashed_at = now;
+        self.messages.crashed();
         self.links.values_mut().for_each(|link| {
             link.ended = true;
             link.running = true;

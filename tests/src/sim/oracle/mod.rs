@@ -301,8 +301,9 @@ impl Oracle {
                     // It overtakes what it replaces, on the way to its own publisher, and is not for that one.
                     own.forgive_topic(&topic);
                 }
-                if publish.payload.is_empty() || publish.expiry.is_some() {
-                    for session in &mut self.sessions {
+                let ends = publish.payload.is_empty() || publish.expiry.is_some();
+                for session in &mut self.sessions {
+                    if ends || session.max_packet < (publish.payload.len() + debt::OVERHEAD) as u32 {
                         session.forgive_topic(&topic);
                     }
                 }
@@ -425,6 +426,7 @@ impl Oracle {
         message.last_answer = Some(step);
         let since = if qos == 1 { routed } else { message.first_step() };
         if first && let Some(since) = since {
+            self.messages.follows(number, step);
             self.owe_last(number);
             self.owe(number, since);
         }

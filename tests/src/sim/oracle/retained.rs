@@ -43,10 +43,10 @@ impl Retained {
         of.map(|m| m.number).collect()
     }
 
-    /// Whether nothing that was written since a step may leave a topic without a message.
-    pub fn lasts_since(&self, topic: &str, step: u64, messages: &Messages) -> bool {
-        let since = self.of(topic, messages).filter(|m| m.last_step >= step);
-        since.into_iter().all(|m| m.draft.size > 0 && !m.expires() && !m.maybe)
+    /// Whether nothing that may have replaced a message leaves its topic without one, or with one that is too large.
+    pub fn lasts(&self, message: &Message, messages: &Messages, size_max: usize) -> bool {
+        let mut later = self.of(&message.draft.topic, messages).filter(|other| !before(other, message));
+        later.all(|m| m.draft.size > 0 && m.draft.size <= size_max && !m.expires() && !m.maybe)
     }
 
     /// The step at which a write was certainly done.
@@ -84,9 +84,9 @@ impl Retained {
 }
 
 /// Whether one write certainly came before another.
-fn before(one: &Message, other: &Message) -> bool {
+pub(super) fn before(one: &Message, other: &Message) -> bool {
     let Some(first) = other.first_step() else { return false };
-    let promised = one.last_answer.is_some_and(|step| step < first);
+    let promised = one.last_answer.or(one.followed).is_some_and(|step| step < first);
     let one_after_the_other = one.publisher == other.publisher && !one.is_will && !other.is_will;
     // What is sent again is written again.
     one.last_step < first && (promised || one_after_the_other)

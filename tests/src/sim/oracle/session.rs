@@ -107,10 +107,10 @@ pub(crate) struct Session {
     pub owed: BTreeMap<u32, Option<usize>>,
     /// Topics it has to get something of on its connection.
     pub owed_topics: BTreeSet<String>,
-    /// Topics of which it has to get, on its connection, a message that was handed in at this step or later.
-    pub owed_last: BTreeMap<String, u64>,
-    /// By topic: the step at which the latest message that it got was handed in.
-    pub seen: BTreeMap<String, u64>,
+    /// By topic: messages of which it has to get each, or one that may have replaced it, on its connection.
+    pub owed_last: BTreeMap<String, BTreeSet<u32>>,
+    /// By topic: the messages that it got, with the step of the last time.
+    pub seen: BTreeMap<String, BTreeMap<u32, u64>>,
     /// Of what was to be retained and came live: the last, by publisher, topic and whether it came with QoS 0.
     pub live: BTreeMap<(usize, String, bool), u32>,
     /// By publisher, topic, QoS published and delivered: the last message.
