@@ -28,7 +28,7 @@ impl Oracle {
             .collect();
         for &index in &indexes {
             let session = &mut self.sessions[index];
-            if session.uncertain || session.mistaken || session.max_packet < size as u32 {
+            if session.uncertain || session.mistaken || !session.takes_since(since, size) {
                 continue;
             }
             let own = session.client == publisher;
@@ -87,9 +87,10 @@ impl Oracle {
         }
         let (topic, qos, publisher) = (message.draft.topic.clone(), message.draft.qos, message.publisher);
         let size = message.draft.size + OVERHEAD;
+        let since = self.step_at(low);
         for &index in self.current.values() {
             let session = &mut self.sessions[index];
-            if session.uncertain || session.mistaken || session.max_packet < size as u32 {
+            if session.uncertain || session.mistaken || !session.takes_since(since, size) {
                 continue;
             }
             let own = session.client == publisher;

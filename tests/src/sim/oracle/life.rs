@@ -126,6 +126,7 @@ impl Oracle {
         let session = &mut self.sessions[index];
         session.forgive(Some(conn));
         session.detached_step = self.step;
+        session.packets_before.push((self.step, session.max_packet));
     }
 
     /// The session is over: its will is due, nothing is owed to it.
@@ -390,6 +391,9 @@ impl Oracle {
         session.owed.retain(|_, on| on.is_none());
         session.forgive(session.conn);
         session.was_connected = session.conn.take().is_some();
+        if session.was_connected {
+            session.packets_before.push((step, session.max_packet));
+        }
         for subscription in &mut session.subscriptions {
             if subscription.until != NEVER && subscription.until > durable {
                 subscription.until = NEVER;

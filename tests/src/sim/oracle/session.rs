@@ -132,7 +132,10 @@ pub(crate) struct Session {
     pub expiry_before_s: u32,
     /// Whether its goodbye has changed that.
     pub changed: bool,
+    /// What its client takes, or took when it was connected last.
     pub max_packet: u32,
+    /// Of the connections that are over: when that was, and what their clients took.
+    pub packets_before: Vec<(u64, u32)>,
     pub was_connected: bool,
 }
 
@@ -171,6 +174,7 @@ impl Session {
             expiry_before_s: 0,
             changed: false,
             max_packet: u32::MAX,
+            packets_before: Vec::new(),
             was_connected: false,
         }
     }
@@ -195,6 +199,12 @@ impl Session {
     /// How often a message was sent.
     pub fn copies_of(&self, number: u32) -> u32 {
         [false, true].into_iter().filter_map(|twice| self.copies.get(&(number, twice))).sum()
+    }
+
+    /// Whether a packet so large was not too large for a connection that there was at some time since a step.
+    pub fn takes_since(&self, since: u64, size: usize) -> bool {
+        let before = self.packets_before.iter().filter(|(until, _)| *until >= since).map(|(_, most)| *most);
+        before.chain(self.conn.map(|_| self.max_packet)).all(|most| size <= most as usize)
     }
 
     /// The highest QoS of certain subscriptions of its own to a topic, all the time since a step; not those that leave its
