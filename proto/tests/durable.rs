@@ -450,3 +450,26 @@ fn a_message_of_the_next_connection_does_not_overtake_one_that_waits() {
     let got = subscribers.map(|name| format!("{name}< PUBLISH t 1 q2 id=1; PUBLISH t 2 q2 id=2"));
     rig.run(&format!("p< PUBREC 1\n {}", got.join("\n ")));
 }
+
+#[test]
+fn a_member_that_ends_with_the_restart_is_given_nothing() {
+    for shards in [1, 3] {
+        let mut rig = kept();
+        rig.run(
+            "a> CONNECT a v5 expiry=1000; SUBSCRIBE id=1 $share/g/t:2\n a< CONNACK 0; SUBACK 1 2
+             b> CONNECT b v5 expiry=1000; SUBSCRIBE id=1 $share/g/t:2\n b< CONNACK 0; SUBACK 1 2\n b!\n a!
+             a> CONNECT a v5 expiry=0\n a< CONNACK 0 present",
+        );
+        // Its session ends with its connection, and so it does in a moment.
+        rig.crash(0, shards);
+        rig.run(
+            "a< CLOSED\n p> CONNECT p clean v5; PUBLISH t x q1 id=1; PUBLISH t y q1 id=2; PUBLISH t z q2 id=3
+             p< CONNACK 0; PUBACK 1; PUBACK 2; PUBREC 3",
+        );
+        crash(&mut rig);
+        rig.run(
+            "b> CONNECT b v5 expiry=1000
+             b< CONNACK 0 present; PUBLISH t x q1 id=1; PUBLISH t y q1 id=2; PUBLISH t z q2 id=3",
+        );
+    }
+}
