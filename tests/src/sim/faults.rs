@@ -202,7 +202,8 @@ impl World {
             self.end_session(at);
         }
         self.until("all have left", |w| (0..w.actors.len()).all(|at| w.actors[at].conn.is_none()));
-        let end = self.now + 30 * SECOND;
+        // No message is retained for more than 30 s that is to expire at all; what that leaves to be written needs a moment.
+        let end = self.now + 35 * SECOND;
         self.until("all is over", |w| w.now >= end);
         let counters = |of: fn(&hikyaku_proto::broker::Counters) -> u64, w: &World| {
             w.broker.nodes.iter().map(|node| of(&node.shard.counters())).sum::<u64>()
