@@ -59,6 +59,8 @@ pub(crate) struct Oracle {
     groups: BTreeMap<String, Group>,
     retained: Retained,
     crashes: u32,
+    /// The moment of each.
+    crash_times: Vec<u64>,
     crashed_at: u64,
     up: bool,
     /// Whether the store fails, or has lately.
@@ -104,6 +106,7 @@ impl Oracle {
             groups: BTreeMap::new(),
             retained: Retained::default(),
             crashes: 0,
+            crash_times: Vec::new(),
             crashed_at: 0,
             up: true,
             store_failed: false,
