@@ -10,7 +10,7 @@ pub(super) const OVERHEAD: usize = 110;
 
 impl Oracle {
     /// A message was promised: all who certainly subscribed since a step before it came have to get it.
-    pub(super) fn owe(&mut self, number: u32, since: u64) {
+    pub(super) fn owe(&mut self, number: u32, since: u64, now: u64) {
         let step = self.step;
         let message = self.messages.get(number);
         if message.expires() || self.bounded || message.draft.size == 0 {
@@ -22,7 +22,15 @@ impl Oracle {
         let mistaken = indexes.iter().any(|&index| self.sessions[index].mistaken);
         // Who got it when it was sent again, after a crash that swallowed the first time, is not among the copies.
         let takers = self.sessions.iter().filter(|session| session.has_got(number));
+        // Or it was marked as sent to somebody when the broker died, and is nobody else's when that one ends.
+        let marked = qos == 2 && message.crashes < self.crashes;
+        let gone = self
+            .current
+            .values()
+            .map(|&index| &self.sessions[index])
+            .filter(|s| marked && s.may_be_over(now));
         let taken: Vec<String> = takers
+            .chain(gone)
             .flat_map(|session| session.subscriptions.iter().filter(|s| s.is_shared()))
             .map(|subscription| subscription.filter.clone())
             .collect();
@@ -224,9 +232,16 @@ impl Oracle {
                 group.ended += 1;
                 group.left_step = self.step;
                 // [MQTT-4.8.2-5]
-                for sent in self.sessions[index].sent.values().filter(|sent| sent.qos == 2) {
+                let session = &self.sessions[index];
+                for sent in session.sent.values().filter(|sent| sent.qos == 2) {
                     group.owed.remove(&sent.number);
                 }
+                let (messages, crashes) = (&self.messages, self.crashes);
+                // Nor what was marked as sent when the broker died, whether or not it was.
+                group.owed.retain(|number, _| {
+                    let message = messages.get(*number);
+                    !session.crashed || message.draft.qos < 2 || message.crashes == crashes
+                });
                 if !any {
                     group.owed.clear();
                 }

@@ -345,14 +345,14 @@ impl Oracle {
             Packet::PubAck(id, code) => {
                 link.from_client.remove(id);
                 let waiting = link.answered(1, *id);
-                self.answered(index, waiting, *code);
+                self.answered(index, waiting, *code, now);
             }
             Packet::PubRec(id, code) => {
                 if *code >= 0x80 {
                     link.from_client.remove(id);
                 }
                 let waiting = link.answered(2, *id);
-                self.answered(index, waiting, *code);
+                self.answered(index, waiting, *code, now);
             }
             Packet::PubComp(id, ..) => drop(link.from_client.remove(id)),
             Packet::PubRel(id) => {
@@ -404,7 +404,7 @@ impl Oracle {
     }
 
     /// A PUBLISH is answered: promised, or refused.
-    fn answered(&mut self, index: usize, waiting: Waiting, code: u8) {
+    fn answered(&mut self, index: usize, waiting: Waiting, code: u8, now: u64) {
         let Waiting { number, routed, qos, id } = waiting;
         let step = self.step;
         if code >= 0x80 {
@@ -431,7 +431,7 @@ impl Oracle {
         if first && let Some(since) = since {
             self.messages.follows(number, step);
             self.owe_last(number);
-            self.owe(number, since);
+            self.owe(number, since, now);
         }
     }
 
@@ -523,9 +523,7 @@ impl Oracle {
     fn gone(&self, group: &Group, filter: &str, now: u64) -> u32 {
         let may_be = self.current.values().filter(|&&index| {
             let session = &self.sessions[index];
-            session.conn.is_none()
-                && session.expires.0 <= now
-                && session.subscriptions.iter().any(|s| s.filter == filter)
+            session.may_be_over(now) && session.subscriptions.iter().any(|s| s.filter == filter)
         });
         group.ended + may_be.count() as u32
     }

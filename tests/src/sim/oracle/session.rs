@@ -201,6 +201,11 @@ impl Session {
         [false, true].into_iter().filter_map(|twice| self.copies.get(&(number, twice))).sum()
     }
 
+    /// Whether it may have ended by now.
+    pub fn may_be_over(&self, now: u64) -> bool {
+        self.conn.is_none() && self.expires.0 <= now
+    }
+
     /// Whether a packet so large was not too large for a connection that there was at some time since a step.
     pub fn takes_since(&self, since: u64, size: usize) -> bool {
         let before = self.packets_before.iter().filter(|(until, _)| *until >= since).map(|(_, most)| *most);
