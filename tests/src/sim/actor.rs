@@ -442,7 +442,9 @@ impl World {
         }
         let mut properties = PropertiesBuf::default();
         if self.actors[at].v5 && self.random.chance(self.plan.expiry) {
-            properties.push(Property::MessageExpiryInterval(self.random.within(1, 20) as u32));
+            // Many of them soon.
+            let seconds = self.random.within(1, 20).pow(2).div_ceil(20);
+            properties.push(Property::MessageExpiryInterval(seconds as u32));
         }
         let draft = Draft { topic: topic.clone(), qos: qos as u8, retain, size };
         let number = if empty { 0 } else { self.oracle.messages.announce(at, draft, false) };
