@@ -129,7 +129,7 @@ impl Oracle {
         let asked =
             session.subscriptions.iter().filter(means).filter(|s| !s.is_shared() && s.handling < 2).count();
         let replays = if message.draft.retain { asked as u32 } else { 0 };
-        runs * (routed * u32::from(own) + replays + if shared { routed + ended } else { 0 })
+        runs * (routed * u32::from(own) + replays + if shared { routed * (1 + ended) } else { 0 })
     }
 
     /// Whether some subscription explains a message, its QoS, its flag and its identifiers.
@@ -223,7 +223,8 @@ impl Oracle {
             *group.copies.entry((number, publish.qos == 2)).or_default() += 1;
             let twice = group.copies.get(&(number, true)).copied().unwrap_or(0);
             let copies = if publish.qos == 2 { twice } else { group.copies_of(number) };
-            let most = routed + extra + gone;
+            // A member that ends may leave all that it has of a message, each time it was published, to others.
+            let most = routed * (1 + gone) + extra;
             assert!(copies <= most, "message {number} goes to {copies} members of {filter}, {most} at most");
             if ended && publish.qos == 2 {
                 // It left before the end that was seen first [MQTT-4.8.2-5].
