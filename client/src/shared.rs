@@ -54,19 +54,22 @@ impl<T> Shared<T> {
         *held(&self.turns)
     }
 
-    /// Waits for a turn after so many; for ever without a deadline. Whether there was one.
+    /// Waits for a turn after so many; for ever without a deadline. False when `deadline` has passed, turn or not.
     pub fn wait_since(&self, turns: u64, deadline: Option<Instant>) -> bool {
         let mut now = held(&self.turns);
-        while *now == turns {
-            now = match deadline {
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return false;
+            }
+            if *now != turns {
+                return true;
+            }
+            now = match left {
                 None => self.turned.wait(now).unwrap_or_else(PoisonError::into_inner),
-                Some(at) => {
-                    let Some(left) = at.checked_duration_since(Instant::now()) else { return false };
-                    self.turned.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(left) => self.turned.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
-        true
     }
 
     /// Lets go of the value until there has been a turn; `None` when `deadline` has passed.
@@ -140,7 +143,8 @@ mod tests {
         assert!(shared.wait(shared.lock(), past).is_none());
         let turns = shared.turns();
         shared.notify();
-        assert!(shared.wait_since(turns, past));
+        assert!(!shared.wait_since(turns, past));
+        assert!(shared.wait_since(turns, None));
         std::thread::scope(|scope| {
             let caller = shared.lock();
             scope.spawn(|| {
