@@ -13,7 +13,7 @@ use mio::net::TcpListener;
 use mio::net::UnixListener;
 #[cfg(unix)]
 use socket2::SockAddr;
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
@@ -36,6 +36,8 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 enum Listening {
     Tcp(TcpListener),
+    /// It listened before it was ours, and who came in then inherits nothing: whether what is written leaves at once.
+    Inherited(TcpListener, bool),
     #[cfg(unix)]
     Unix(UnixListener, #[expect(dead_code, reason = "held until it is dropped")] Option<SocketFile>),
 }
@@ -119,15 +121,17 @@ fn adopt(inherited: Inherited, nodelay: bool) -> io::Result<(Listening, Option<S
     pass_on(&socket, nodelay);
     let socket = TcpListener::from_std(socket.into());
     let address = socket.local_addr()?;
-    Ok((Listening::Tcp(socket), Some(address)))
+    Ok((Listening::Inherited(socket, nodelay), Some(address)))
 }
 
 /// What accepted sockets inherit (on Linux), which costs nothing each: keepalive, for clients without one of their own,
 /// and whether what is written leaves at once.
 fn pass_on(socket: &Socket, nodelay: bool) {
     let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10);
-    if let Err(e) = socket.set_tcp_keepalive(&probes).and_then(|()| socket.set_tcp_nodelay(nodelay)) {
-        log::debug!("A listening socket: {e}.");
+    for set in [socket.set_tcp_keepalive(&probes), socket.set_tcp_nodelay(nodelay)] {
+        if let Err(e) = set {
+            log::debug!("A listening socket: {e}.");
+        }
     }
 }
 
@@ -227,7 +231,7 @@ impl Drop for SocketFile {
 impl Listening {
     fn source(&mut self) -> &mut dyn mio::event::Source {
         match self {
-            Listening::Tcp(socket) => socket,
+            Listening::Tcp(socket) | Listening::Inherited(socket, _) => socket,
             #[cfg(unix)]
             Listening::Unix(socket, _) => socket,
         }
@@ -237,6 +241,11 @@ impl Listening {
         match self {
             Listening::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
+                Ok((transport::Socket::Tcp(stream), Some(peer)))
+            }
+            Listening::Inherited(socket, nodelay) => {
+                let (stream, peer) = socket.accept()?;
+                pass_on(&SockRef::from(&stream), *nodelay);
                 Ok((transport::Socket::Tcp(stream), Some(peer)))
             }
             #[cfg(unix)]
@@ -344,6 +353,9 @@ impl Doors {
 
     /// Lets the next one in, if someone waits and there is room.
     pub(crate) fn accept(&mut self, now: Instant, refusals: &mut Refusals) -> Option<Accepted> {
+        if !self.hold.is_on() {
+            self.held_since = None;
+        }
         if self.starved_until.is_some_and(|until| now < until) {
             return None;
         }
@@ -390,11 +402,7 @@ impl Doors {
     }
 
     fn is_held(&mut self, now: Instant) -> bool {
-        if !self.hold.is_on() {
-            self.held_since = None;
-            return false;
-        }
-        now < *self.held_since.get_or_insert(now) + HOLD_MAX
+        self.hold.is_on() && now < *self.held_since.get_or_insert(now) + HOLD_MAX
     }
 
     fn pending(&self) -> Option<usize> {
@@ -458,6 +466,16 @@ mod tests {
             assert!(comes_in(&mut doors, now) && !comes_in(&mut doors, now));
             drop(clients);
         }
+    }
+
+    #[test]
+    fn who_came_before_an_inherited_socket_was_ours_is_no_exception() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let _early = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let inherited = Inherited::new(socket.into(), 3, "mqtt").unwrap();
+        let (listening, _) = adopt(inherited, true).unwrap();
+        let (transport::Socket::Tcp(stream), _) = listening.accept().unwrap() else { panic!("not TCP") };
+        assert!(stream.nodelay().unwrap() && SockRef::from(&stream).keepalive().unwrap());
     }
 
     #[test]
