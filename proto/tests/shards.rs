@@ -402,29 +402,47 @@ fn a_retained_value_is_not_held_up_by_a_fan_out_of_its_publisher() {
     }
 }
 
-#[test]
-fn messages_to_many_that_follow_each_other_share_their_writes() {
-    let mut rig = Rig::new(1, 0, quiet());
-    let many = 5001;
+/// Subscribers of `many` on the only shard, more than a slice; and a publisher.
+fn many_of_one(config: Config) -> (Rig, usize) {
+    let (mut rig, many) = (Rig::new(1, 0, config), 5001);
     for i in 0..many {
         let at = rig.open(&connect_and_subscribe(i), hikyaku_proto::codec::Version::V3_1_1);
         rig.feed_pipe(at);
     }
     rig.send("p", "CONNECT p clean");
     rig.settle();
+    (rig, many as usize)
+}
+
+#[test]
+fn what_is_refused_while_messages_go_to_many_is_answered_in_order() {
+    let (mut rig, many) = many_of_one(Config { message_size_limit: 3, ..quiet() });
+    rig.send("p", "PUBLISH many one q1 id=1; PUBLISH many three q1 id=2; PUBLISH many two q1 id=3");
+    rig.send("p", "PUBLISH many a q2 id=4; PUBLISH many a q2 id=4 dup; PUBLISH many b q2 id=5");
+    rig.settle();
+    let answers = ["PUBACK 1", "PUBACK 2", "PUBACK 3", "PUBREC 4", "PUBREC 4", "PUBREC 5"];
+    assert_eq!(rig.pipe("p").log[1..], answers);
+    for pipe in &rig.pipes[..many] {
+        assert_eq!(pipe.log[2..], ["one", "two", "a", "b"].map(|m| format!("PUBLISH many {m}")));
+    }
+}
+
+#[test]
+fn messages_to_many_that_follow_each_other_share_their_writes() {
+    let (mut rig, many) = many_of_one(quiet());
     rig.traced = true;
     // What differs in topic or QoS waits, and so what follows it.
     rig.send("p", "PUBLISH many 1; PUBLISH many 2; PUBLISH many 3 q1 id=1; PUBLISH many 4 q1 id=2");
     rig.send("p", "PUBLISH many 5 q2 id=3; PUBLISH many 6 q2 id=4; PUBLISH other 7 q2 id=5; PUBLISH many 8");
     rig.settle();
-    for pipe in &rig.pipes[..many as usize] {
+    for pipe in &rig.pipes[..many] {
         let expected = [1, 2, 3, 4, 5, 6, 8].map(|n| format!("PUBLISH many {n}"));
         assert_eq!(pipe.log[2..], expected);
     }
     let answers = ["PUBACK 1", "PUBACK 2", "PUBREC 3", "PUBREC 4", "PUBREC 5"];
     assert_eq!(rig.pipe("p").log[1..], answers);
     let writes = rig.trace.iter().filter(|output| output.contains("Transmit")).count();
-    let of_subscribers = 4 * many as usize;
+    let of_subscribers = 4 * many;
     assert!((of_subscribers..of_subscribers + 10).contains(&writes), "{writes}");
 }
 

@@ -52,7 +52,7 @@ impl Shard {
     #[cold]
     fn slow_down(&mut self, source: Source, message: MessageId) {
         match source {
-            Source::Conn(id, _) => self.wait_for_slow(id),
+            Source::Conn(id) => self.wait_for_slow(id),
             Source::Peer(_) if message.origin == self.id => self.on_slow(message),
             Source::Peer(_) if message.origin < self.shards => {
                 self.brake.told |= 1 << message.origin;

@@ -21,14 +21,33 @@ pub(super) const SHARED_BYTES: usize = 16 << 10;
 /// write.
 #[derive(Debug)]
 pub(super) struct Fan {
-    messages: Vec<(Source, Message)>,
+    source: Source,
+    messages: Vec<Message>,
+    /// What their publisher is told when all have gone out, also of messages that were refused meanwhile.
+    answers: Vec<Answer>,
+    /// Its session: place and serial.
+    publisher: Option<(u32, u32)>,
     route: Arc<Route>,
     at: usize,
 }
 
+/// An acknowledgement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answer {
+    pub kind: PacketType,
+    pub packet_id: u16,
+    pub reason: ReasonCode,
+    /// The message is taken in by it: its id is kept with what came of it.
+    pub is_new: bool,
+}
+
 impl Fan {
     pub fn new(source: Source, message: Message, route: Arc<Route>, at: usize) -> Fan {
-        Fan { messages: vec![(source, message)], route, at }
+        Fan { source, messages: vec![message], answers: Vec::new(), publisher: None, route, at }
+    }
+
+    fn is_of(&self, id: ConnId) -> bool {
+        matches!(self.source, Source::Conn(conn) if conn == id)
     }
 }
 
@@ -37,22 +56,38 @@ impl Shard {
     pub(super) fn fan_out(
         &mut self,
         id: ConnId,
-        ack: Option<(PacketType, u16)>,
+        answer: Option<Answer>,
         message: Message,
         route: &Arc<Route>,
         at: usize,
     ) {
-        let source = Source::Conn(id, ack);
-        // Nobody but this connection has the route.
-        let same = self.work.iter_mut().rev().find_map(|work| match work {
-            Work::Fan(fan) if fan.at == at && Arc::ptr_eq(&fan.route, route) => Some(fan),
-            _ => None,
-        });
-        match same {
-            Some(fan) => fan.messages.push((source, message)),
-            None => self.work.push_back(Work::Fan(Fan::new(source, message, Arc::clone(route), at))),
+        let index = self.conn(id).map(|conn| conn.session);
+        let publisher = index.and_then(|index| Some((index, self.sessions.get(index)?.serial)));
+        match self.fan_of(id) {
+            Some(fan) if fan.at == at && Arc::ptr_eq(&fan.route, route) => {
+                fan.messages.push(message);
+                fan.answers.extend(answer);
+            }
+            _ => {
+                let fan = Fan::new(Source::Conn(id), message, Arc::clone(route), at);
+                let fan = Fan { answers: answer.into_iter().collect(), publisher, ..fan };
+                self.work.push_back(Work::Fan(fan));
+            }
         }
         self.pause(id, Pause::Fan);
+    }
+
+    /// Leaves an answer for when those before it have left [MQTT-4.6.0-2] [MQTT-4.6.0-3]. False if there are none.
+    pub(super) fn answer_after_fan(&mut self, id: ConnId, answer: Answer) -> bool {
+        let fan = self.fan_of(id);
+        fan.map(|fan| fan.answers.push(answer)).is_some()
+    }
+
+    fn fan_of(&mut self, id: ConnId) -> Option<&mut Fan> {
+        self.work.iter_mut().rev().find_map(|work| match work {
+            Work::Fan(fan) if fan.is_of(id) => Some(fan),
+            _ => None,
+        })
     }
 
     /// Whether a connection whose message is to go on in slices is read on nevertheless: `rest`, what follows that message,
@@ -66,34 +101,37 @@ impl Shard {
 
     pub(super) fn continue_fan(&mut self, mut fan: Fan) {
         let from = fan.at;
-        for (source, message) in &fan.messages {
+        for message in &fan.messages {
             let publication = message.as_publication();
             fan.at = self.deliver(&publication, &fan.route, from, None, &mut Some(message.clone()));
-            self.after_delivery(*source, message.id());
+            self.after_delivery(fan.source, message.id());
         }
         if fan.at < fan.route.len() {
             return self.work.push_back(Work::Fan(fan));
         }
-        for (source, _) in fan.messages {
-            match source {
-                Source::Within => {}
-                Source::Peer(from) => self.peer_goes_on(from),
-                Source::Conn(id, ack) => self.finish_fan(id, ack),
+        match fan.source {
+            Source::Within => {}
+            Source::Peer(from) => self.peer_goes_on(from),
+            Source::Conn(id) => {
+                self.resume(id, Pause::Fan);
+                self.answer_fan(id, &fan);
             }
         }
     }
 
-    fn finish_fan(&mut self, id: ConnId, ack: Option<(PacketType, u16)>) {
-        let session = self.conn(id).map(|c| c.session);
-        if let (Some((PacketType::PubRec, packet_id)), Some(session)) = (ack, session) {
-            self.keep_of(session, 1, |id| StoreOp::Received { id, packet_id });
-        }
-        if let Some((kind, packet_id)) = ack {
+    fn answer_fan(&mut self, id: ConnId, fan: &Fan) {
+        // It may have lost its connection.
+        let publisher = fan.publisher.filter(|&(index, serial)| {
+            self.sessions.get(index).is_some_and(|session| session.serial == serial)
+        });
+        for &Answer { kind, packet_id, reason, is_new } in &fan.answers {
+            if let (PacketType::PubRec, true, Some((session, _))) = (kind, is_new, publisher) {
+                self.keep_of(session, 1, |id| StoreOp::Received { id, packet_id });
+            }
             // What went to other shards before this has been waited for long enough.
             let gate = self.gate();
-            self.acknowledge(id, gate, kind, packet_id, ReasonCode::Success);
+            self.acknowledge(id, gate, kind, packet_id, reason);
         }
-        self.resume(id, Pause::Fan);
     }
 }
 

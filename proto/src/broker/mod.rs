@@ -420,13 +420,8 @@ impl Shard {
 
     fn send_to_peer(&mut self, to: ShardId, message: PeerMessage) {
         if let Some(peer) = self.peers.get_mut(usize::from(to)) {
-            match message {
-                PeerMessage::Retain(_) => peer.retain.push(message),
-                PeerMessage::Once { message: ref inner, .. } if matches!(**inner, PeerMessage::Retain(_)) => {
-                    peer.retain.push(message);
-                }
-                _ => peer.others.push(message),
-            }
+            let queue = if message.is_retain() { &mut peer.retain } else { &mut peer.others };
+            queue.push(message);
         }
     }
 

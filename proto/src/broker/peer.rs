@@ -182,9 +182,17 @@ impl PeerMessage {
             _ => 1,
         }
     }
-}
 
-impl PeerMessage {
+    /// Whether this is a retained message: such are to be handed over before whatever came after them to any shard, so that
+    /// nobody hears of the next message of a topic before all know its retained one.
+    pub fn is_retain(&self) -> bool {
+        match self {
+            PeerMessage::Retain(_) => true,
+            PeerMessage::Once { message, .. } => message.is_retain(),
+            _ => false,
+        }
+    }
+
     /// The message itself, and its number if it is one that is taken in once, 0 otherwise.
     fn numbered(self) -> (u64, PeerMessage) {
         match self {

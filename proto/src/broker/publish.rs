@@ -8,7 +8,7 @@ use super::brake::Brake;
 use super::config::Config;
 use super::conn::{Flow, NO_SESSION, Pause, conn_at};
 use super::denial::Denial;
-use super::fan::Fan;
+use super::fan::{Answer, Fan};
 use super::io::{ConnId, ShardId};
 use super::limits::CROWDED;
 use super::memory::Memory;
@@ -144,7 +144,7 @@ pub(super) struct Marks {
 /// Who brought a message: what waits while it goes out.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source {
-    Conn(ConnId, Option<(PacketType, u16)>),
+    Conn(ConnId),
     Peer(ShardId),
     Within,
 }
@@ -368,11 +368,13 @@ impl Shard {
             self.remember_publisher(publication.id, id);
         }
         let done = self.deliver(&publication, &route, 0, raw, &mut kept);
-        self.after_delivery(Source::Conn(id, None), publication.id);
+        self.after_delivery(Source::Conn(id), publication.id);
         let is_fan = done < route.len();
         if is_fan {
             let message = kept.unwrap_or_else(|| self.keep(&publication));
-            self.fan_out(id, ack, message, &route, done);
+            let reason = ReasonCode::Success;
+            let answer = ack.map(|(kind, packet_id)| Answer { kind, packet_id, reason, is_new: true });
+            self.fan_out(id, answer, message, &route, done);
         }
         if let Some(conn) = self.conn(id) {
             conn.route = Some(route);
@@ -427,6 +429,11 @@ impl Shard {
     ) -> Flow {
         if packet_id == 0 {
             return Flow::Continue;
+        }
+        if self.conn(id).is_some_and(|conn| conn.paused & Pause::Fan as u16 != 0)
+            && self.answer_after_fan(id, Answer { kind, packet_id, reason, is_new: false })
+        {
+            return Flow::Pause;
         }
         let Shard { conns, pool, opened, .. } = self;
         let Some(conn) = conn_at(conns, id) else {
