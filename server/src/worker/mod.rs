@@ -110,6 +110,8 @@ pub(crate) struct Worker {
     said: Vec<Vec<PeerMessage>>,
     /// For whom there is something of it, as bits.
     to_post: u64,
+    /// For whom there are retained messages in it.
+    retains: u64,
     /// The workers that were posted to and not rung since, as bits.
     to_ring: u64,
     doors: Doors,
@@ -163,6 +165,7 @@ impl Worker {
             store,
             said: (0..workers).map(|_| Vec::new()).collect(),
             to_post: 0,
+            retains: 0,
             to_ring: 0,
             doors,
             gates,
@@ -494,6 +497,7 @@ impl Worker {
             }
         }
         self.receiver = receiver.or(self.receiver);
+        self.retains = 0;
         for to in bits(std::mem::take(&mut self.to_post)) {
             self.post_said(to);
         }
@@ -503,7 +507,16 @@ impl Worker {
     }
 
     /// Keeps what the shard says to another, so that it goes in few letters: each costs both workers cache lines.
+    /// Retained messages are to be there, wherever they go, before anything else is anywhere that the shard says after them:
+    /// they are posted first.
     fn say(&mut self, to: ShardId, message: PeerMessage) {
+        if message.is_retain() {
+            self.retains |= 1 << to;
+        } else {
+            for home in bits(std::mem::take(&mut self.retains)) {
+                self.post_said(home);
+            }
+        }
         let Some(said) = self.said.get_mut(usize::from(to)) else { return };
         said.push(message);
         self.to_post |= 1 << to;
