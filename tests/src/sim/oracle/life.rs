@@ -306,7 +306,6 @@ impl Oracle {
         self.crash_times.push(now);
         self.up = false;
         self.crashed_at = now;
-        self.messages.crashed();
         self.links.values_mut().for_each(|link| {
             link.ended = true;
             link.running = true;

@@ -35,8 +35,8 @@ pub(crate) struct Message {
     pub last_step: u64,
     /// When the last of these was answered.
     pub last_answer: Option<u64>,
-    /// When something was answered that its publisher sent after it, and before the broker died: it is where it has to go.
-    pub followed: Option<u64>,
+    /// The moment at which it certainly is where it has to go, if it has QoS 0: no answer says so.
+    pub lands_at: Option<u64>,
     /// When the broker promised to deliver it.
     pub promised: Option<u64>,
     /// How many crashes there had been when it came first.
@@ -97,7 +97,7 @@ impl Messages {
             transmissions: 0,
             last_step: 0,
             last_answer: None,
-            followed: None,
+            lands_at: None,
             promised: None,
             crashes: 0,
             maybe: false,
@@ -122,27 +122,6 @@ impl Messages {
 
     pub fn all(&self) -> impl Iterator<Item = &Message> {
         self.0.iter()
-    }
-
-    /// What its publisher's session sent before a message that is answered for the first time went its way before that.
-    pub fn follows(&mut self, number: u32, step: u64) {
-        let message = self.get(number);
-        let (publisher, &[Handed { step: first, session, .. }]) = (message.publisher, &message.handed[..])
-        else {
-            return;
-        };
-        for other in self.0.iter_mut().filter(|m| m.publisher == publisher && m.draft.qos == 0 && !m.is_will)
-        {
-            let sent = !other.handed.is_empty() && other.last_step < first;
-            if sent && other.handed.iter().all(|handed| handed.session == session) {
-                other.followed.get_or_insert(step);
-            }
-        }
-    }
-
-    /// The broker died: who knows what has become of what was not promised.
-    pub fn crashed(&mut self) {
-        self.0.iter_mut().for_each(|message| message.followed = None);
     }
 
     /// What has no answer may have been refused.

@@ -77,6 +77,8 @@ pub(crate) struct Oracle {
     subscriptions_max: usize,
     publish_rate: u32,
     stall: u64,
+    /// How long a message of QoS 0 takes to other shards, at most.
+    reach: u64,
     /// Wills of sessions that were to end with their connection when the broker died.
     orphans: Vec<session::Will>,
     will_expiry: BTreeMap<u32, Option<u32>>,
@@ -118,6 +120,7 @@ impl Oracle {
             subscriptions_max: plan.config.max_subscriptions as usize,
             publish_rate: plan.config.max_publish_rate,
             stall: u64::from(plan.config.output_stall_s) * SECOND,
+            reach: plan.peer + plan.turn,
             orphans: Vec::new(),
             will_expiry: BTreeMap::new(),
             audit: BTreeMap::new(),
@@ -256,7 +259,7 @@ impl Oracle {
 
     fn publish_up(&mut self, conn: usize, publish: &Publish, now: u64) {
         let step = self.step;
-        let crashes = self.crashes;
+        let (crashes, lands_at) = (self.crashes, now + self.reach);
         let link = self.link(conn);
         let topic = link.check_up(publish);
         let (index, client) = (link.session, link.client);
@@ -283,6 +286,7 @@ impl Oracle {
         message.transmissions += 1;
         message.last_step = step;
         message.last_answer = None;
+        message.lands_at = Some(lands_at).filter(|_| publish.qos == 0);
         let mut routed = None;
         let handed = Handed { step, at: now, expiry_s: publish.expiry, session: index };
         if known == Some(number) {
@@ -429,7 +433,6 @@ impl Oracle {
         message.last_answer = Some(step);
         let since = if qos == 1 { routed } else { message.first_step() };
         if first && let Some(since) = since {
-            self.messages.follows(number, step);
             self.owe_last(number);
             self.owe(number, since, now);
         }

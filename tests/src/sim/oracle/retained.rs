@@ -1,6 +1,6 @@
 //! Retained messages: all that was ever written, and which of it somebody who asks may see.
 
-use super::message::{Message, Messages};
+use super::message::{Handed, Message, Messages};
 use std::collections::BTreeMap;
 
 #[derive(Debug, Default)]
@@ -85,9 +85,9 @@ impl Retained {
 
 /// Whether one write certainly came before another.
 pub(super) fn before(one: &Message, other: &Message) -> bool {
-    let Some(first) = other.first_step() else { return false };
-    let promised = one.last_answer.or(one.followed).is_some_and(|step| step < first);
+    let Some(&Handed { step: first, at, .. }) = other.handed.first() else { return false };
+    let landed = one.last_answer.is_some_and(|step| step < first) || one.lands_at.is_some_and(|by| by < at);
     let one_after_the_other = one.publisher == other.publisher && !one.is_will && !other.is_will;
     // What is sent again is written again.
-    one.last_step < first && (promised || one_after_the_other)
+    one.last_step < first && (landed || one_after_the_other)
 }
