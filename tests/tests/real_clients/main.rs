@@ -11,6 +11,7 @@ mod connections;
 mod import;
 mod mosquitto;
 mod mqttjs;
+mod mutations;
 mod paho;
 mod script;
 mod tools;
