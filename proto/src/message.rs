@@ -57,6 +57,12 @@ impl Publication<'_> {
 
     /// [`Publication::to_message`], with its publisher if there is one to be remembered.
     pub fn to_message_of(&self, publisher: Option<Publisher<'_>>, scratch: &mut Vec<u8>) -> Message {
+        self.encode(publisher, scratch);
+        Message::from_block(scratch)
+    }
+
+    /// Builds the block of a message.
+    pub(crate) fn encode(&self, publisher: Option<Publisher<'_>>, scratch: &mut Vec<u8>) {
         scratch.clear();
         scratch.reserve(HEAD + self.topic.len() + self.properties.len() + self.payload.len());
         scratch.extend_from_slice(&self.expires_at.micros().to_le_bytes());
@@ -81,7 +87,6 @@ impl Publication<'_> {
             scratch.extend_from_slice(name.as_bytes());
         }
         scratch.extend_from_slice(self.payload);
-        Message(Arc::from(scratch.as_slice()))
     }
 }
 
@@ -113,6 +118,21 @@ impl Message {
             id: MessageId::default(),
         }
         .to_message(&mut Vec::new())
+    }
+
+    pub(crate) fn from_block(block: &[u8]) -> Message {
+        Message(Arc::from(block))
+    }
+
+    /// Whether nobody else has it.
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Makes another message of it, of the same size. False if somebody else has it.
+    pub(crate) fn replace(&mut self, block: &[u8]) -> bool {
+        let own = Arc::get_mut(&mut self.0).filter(|own| own.len() == block.len());
+        own.map(|own| own.copy_from_slice(block)).is_some()
     }
 
     fn number<const N: usize>(&self, at: usize) -> [u8; N] {

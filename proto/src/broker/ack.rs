@@ -33,6 +33,7 @@ impl Shard {
                     let Delivery { message, seq, .. } = delivery;
                     let (packet_id, body) = (ack.packet_id, message.id());
                     self.keep_of(index, seq, |id| StoreOp::Released { id, seq, packet_id, body });
+                    self.blocks.give_back(message);
                 }
                 self.put_ack(id, PacketType::PubRel, ack.packet_id)
             }
@@ -66,7 +67,11 @@ impl Shard {
     /// A message of a session is done, which makes room for others.
     fn on_done(&mut self, index: u32, seq: u64, delivery: Option<Delivery>) -> Flow {
         delivery.iter().for_each(|delivery| self.memory.release(delivery));
-        let body = delivery.map(|d| d.message.id());
+        let body = delivery.map(|delivery| {
+            let body = delivery.message.id();
+            self.blocks.give_back(delivery.message);
+            body
+        });
         self.keep_of(index, seq, |id| StoreOp::Done { id, seq, body });
         self.pump(index);
         Flow::Continue

@@ -19,6 +19,7 @@
 //! the last value is never lost.
 
 mod ack;
+mod blocks;
 mod brake;
 #[doc(hidden)]
 pub mod check;
@@ -62,6 +63,7 @@ use crate::topic::trie::{Scratch, Trie};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use blocks::Blocks;
 use conn::{Conn, Pause, conn_at};
 use fan::Fan;
 use interest::Interest;
@@ -130,8 +132,7 @@ pub struct Shard {
     message_count: u64,
 
     scratch: Scratch,
-    /// Room to build a message in.
-    bytes: Vec<u8>,
+    blocks: Blocks,
     /// Room for the properties that travel with one.
     properties: Vec<u8>,
     marks: publish::Marks,
@@ -229,7 +230,7 @@ impl Shard {
             sys_at,
             message_count: 0,
             scratch: Scratch::default(),
-            bytes: Vec::new(),
+            blocks: Blocks::default(),
             properties: Vec::new(),
             marks: publish::Marks::default(),
             route: None,
@@ -435,6 +436,6 @@ impl Shard {
 
     /// A message in the form it is kept in.
     fn keep(&mut self, publication: &crate::message::Publication<'_>) -> Message {
-        publication.to_message(&mut self.bytes)
+        self.blocks.keep(publication, None)
     }
 }

@@ -486,7 +486,9 @@ impl Shard {
         if publication.retain {
             self.retained.saw_live(&publication);
         }
-        self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()))
+        let done = self.deliver_or_queue(Source::Peer(from), &publication, route, Some(message.clone()));
+        self.blocks.give_back(message);
+        done
     }
 
     pub(super) fn deliver_or_queue(
@@ -583,7 +585,7 @@ impl Shard {
         if publication.retain {
             let session = self.sessions.get(publisher).filter(|_| self.config.check_retain_source);
             let publisher = session.map(Session::as_publisher);
-            let message = publication.to_message_of(publisher, &mut self.bytes);
+            let message = self.blocks.keep(publication, publisher);
             *kept = Some(message.clone());
             let home = self.placement.shard(publication.topic.as_bytes());
             if home == self.id {
@@ -599,7 +601,7 @@ impl Shard {
             self.retained.saw_live(publication);
         }
         if route.peers != 0 {
-            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            let message = kept.get_or_insert_with(|| self.blocks.keep(publication, None)).clone();
             for to in (0..self.shards).filter(|&to| route.peers >> to & 1 == 1) {
                 let publish = PeerMessage::Publish(message.clone());
                 match once {
@@ -629,7 +631,7 @@ impl Shard {
         self.effort += end - at;
         if at < groups {
             let changed = route.subscriptions != self.subscriptions.generation();
-            let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+            let message = kept.get_or_insert_with(|| self.blocks.keep(publication, None)).clone();
             for &group in &route.groups[at..end.min(groups)] {
                 if !changed || self.group_matches(group, publication.topic) {
                     self.deliver_to_group(group, &message);
@@ -647,7 +649,7 @@ impl Shard {
                 let message = Qos0 { publication, raw, kept: kept.as_ref(), asked: false };
                 self.deliver_now(target.session, &target.ids, retain, message);
             } else {
-                let message = kept.get_or_insert_with(|| publication.to_message(&mut self.bytes)).clone();
+                let message = kept.get_or_insert_with(|| self.blocks.keep(publication, None)).clone();
                 let delivery =
                     Delivery { message, qos, retain, ids: target.ids.clone(), share: 0, seq: 0, body: 0 };
                 self.enqueue(target.session, delivery);
