@@ -86,6 +86,8 @@ pub(super) struct Interest {
     foreign_index: Index,
     foreign_shapes: Vec<Shape>,
     foreign_all: u64,
+    /// The shards that ever said anything.
+    heard_of: u64,
     generation: u64,
 }
 
@@ -115,6 +117,7 @@ impl Interest {
             foreign_index: Index::new(),
             foreign_shapes: Vec::new(),
             foreign_all: 0,
+            heard_of: 0,
             generation: 0,
         }
     }
@@ -165,6 +168,7 @@ impl Interest {
     pub fn on_change(&mut self, from: ShardId, change: Change) {
         self.generation += 1;
         let bit = 1u64 << from;
+        self.heard_of |= bit;
         let (add, pattern) = match change {
             Change::All(true) => return self.foreign_all |= bit,
             Change::All(false) => return self.foreign_all &= !bit,
@@ -194,7 +198,7 @@ impl Interest {
     /// The set of other shards that may have subscribers for a topic.
     pub fn shards(&self, topic: &str) -> u64 {
         let mut shards = self.foreign_all;
-        if self.foreign_shapes.is_empty() {
+        if self.foreign_shapes.is_empty() || shards == self.heard_of {
             return shards;
         }
         let mut levels = [0u64; LEVELS];
@@ -223,6 +227,9 @@ impl Interest {
                 .find(pattern.key, |i| self.foreign.get(i).is_some_and(|f| f.pattern == pattern));
             if let Some(at) = found {
                 shards |= self.foreign[at].shards;
+                if shards == self.heard_of {
+                    break;
+                }
             }
         }
         shards

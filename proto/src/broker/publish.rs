@@ -335,6 +335,7 @@ impl Shard {
                 );
             }
             self.build_route(Arc::make_mut(&mut route), publication.topic, session);
+            Arc::make_mut(&mut route).peers = self.interest.shards(publication.topic);
         }
         let somewhere = route.len() > 0 || route.peers != 0;
         let retains = publication.retain && !publication.payload.is_empty();
@@ -463,6 +464,7 @@ impl Shard {
         publication.id = self.next_message_id();
         let mut route = self.route.take().unwrap_or_default();
         self.build_route(Arc::make_mut(&mut route), publication.topic, publisher);
+        Arc::make_mut(&mut route).peers = self.interest.shards(publication.topic);
         let mut kept = None;
         self.send_elsewhere(&publication, publisher, &route, true, &mut kept);
         self.deliver_or_queue(Source::Within, &publication, route, kept);
@@ -515,7 +517,7 @@ impl Shard {
             && route.interest == self.interest.generation()
     }
 
-    /// Finds out who `topic` goes to. `publisher` is a session, or [`NO_SESSION`].
+    /// Finds out who `topic` goes to here. `publisher` is a session, or [`NO_SESSION`].
     pub(super) fn build_route(&mut self, route: &mut Route, topic: &str, publisher: u32) {
         let Shard { subscriptions, scratch, marks, sessions, config, effort, .. } = self;
         let mut denied = None;
@@ -567,7 +569,7 @@ impl Shard {
         route.topic.push_str(topic);
         route.subscriptions = self.subscriptions.generation();
         route.interest = self.interest.generation();
-        route.peers = self.interest.shards(topic);
+        route.peers = 0;
     }
 
     /// Everything but the local sessions: the retained store, other shards, shared subscriptions.
