@@ -203,9 +203,9 @@ impl Interest {
         }
         let mut levels = [0u64; LEVELS];
         let mut count = 0;
-        for level in topic.split('/') {
+        for level in topic.as_bytes().split(|&byte| byte == b'/') {
             if count < LEVELS {
-                levels[count] = self.hash.hash(level.as_bytes());
+                levels[count] = self.hash.hash(level);
             }
             count += 1;
         }

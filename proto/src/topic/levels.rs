@@ -27,7 +27,7 @@ impl Levels {
 
     /// The id of a text, which is kept until it has been released as often as it was interned.
     pub fn intern(&mut self, text: &str) -> u32 {
-        if let Some(id) = self.lookup(text) {
+        if let Some(id) = self.lookup(text.as_bytes()) {
             *self.texts[id].refs() += 1;
             return id;
         }
@@ -58,8 +58,8 @@ impl Levels {
 
     /// The id of a text, if it is in use.
     #[inline]
-    pub fn lookup(&self, text: &str) -> Option<u32> {
-        self.index.find(self.key.hash(text.as_bytes()), |id| self.texts[id].bytes() == text.as_bytes())
+    pub fn lookup(&self, text: &[u8]) -> Option<u32> {
+        self.index.find(self.key.hash(text), |id| self.texts[id].bytes() == text)
     }
 
     /// The text of an id that is in use.
@@ -132,14 +132,14 @@ mod tests {
         let ids = texts.map(|text| levels.intern(text));
         for (text, id) in texts.into_iter().zip(ids) {
             assert_eq!(levels.intern(text), id);
-            assert_eq!((levels.text(id), levels.lookup(text)), (text, Some(id)));
+            assert_eq!((levels.text(id), levels.lookup(text.as_bytes())), (text, Some(id)));
         }
-        assert_eq!((levels.len(), levels.lookup("b")), (6, None));
+        assert_eq!((levels.len(), levels.lookup(b"b")), (6, None));
         for (text, id) in texts.into_iter().zip(ids) {
             levels.release(id);
-            assert_eq!(levels.lookup(text), Some(id));
+            assert_eq!(levels.lookup(text.as_bytes()), Some(id));
             levels.release(id);
-            assert_eq!(levels.lookup(text), None);
+            assert_eq!(levels.lookup(text.as_bytes()), None);
         }
         assert!(levels.is_empty() && levels.boxed_bytes == 0 && levels.index.memory() == 0);
     }

@@ -48,7 +48,7 @@ impl<T> Tree<T> {
     pub fn insert(&mut self, topic: &str, value: T) -> Option<T> {
         let mut at = ROOT;
         for text in topic.split('/') {
-            let known = self.levels.lookup(text).and_then(|level| find_edge(self, at, level));
+            let known = self.levels.lookup(text.as_bytes()).and_then(|level| find_edge(self, at, level));
             at = known.unwrap_or_else(|| self.make_edge(at, text));
         }
         let old = self.nodes[at].value.replace(value);
@@ -176,7 +176,7 @@ impl<T> Tree<T> {
     }
 
     fn find(&self, topic: &str) -> Option<u32> {
-        topic.split('/').try_fold(ROOT, |at, text| find_edge(self, at, self.levels.lookup(text)?))
+        topic.split('/').try_fold(ROOT, |at, text| find_edge(self, at, self.levels.lookup(text.as_bytes())?))
     }
 
     fn make_edge(&mut self, parent: u32, text: &str) -> u32 {
