@@ -2,7 +2,7 @@
 
 use super::Oracle;
 use super::message::Message;
-use super::session::{Sent, Subscription};
+use super::session::{Came, Sent, Subscription};
 use crate::sim::wire::Publish;
 
 impl Oracle {
@@ -33,7 +33,7 @@ impl Oracle {
             );
         }
         self.check_groups(conn, publish, number, now);
-        self.check_order(index, publish, number);
+        self.check_order(index, publish, number, now);
         self.check_expiry(index, publish, number, now);
         self.check_replay(index, publish, number);
     }
@@ -234,7 +234,7 @@ impl Oracle {
     }
 
     /// Messages of one publisher to one topic with one QoS come in their order [MQTT-4.6.0-5] [MQTT-4.6.0-6].
-    fn check_order(&mut self, index: usize, publish: &Publish, number: u32) {
+    fn check_order(&mut self, index: usize, publish: &Publish, number: u32, now: u64) {
         let message = self.messages.get(number);
         let session = &self.sessions[index];
         if message.is_will || publish.retain || session.subscriptions.iter().any(|s| s.is_shared()) {
@@ -242,18 +242,34 @@ impl Oracle {
         }
         let topic = message.draft.topic.clone();
         let key = (message.publisher, topic, message.draft.qos, publish.qos.min(1));
-        let last = session.last.get(&key).copied().unwrap_or(0);
+        let last = session.last.get(&key).copied().unwrap_or_default();
         let first_copy = session.copies_of(number) == 1;
         // It had its packet id and expired before it could leave; that it did is lost with the broker.
         let revived = publish.dup && message.expires() && session.crashed;
-        if number < last && first_copy && message.transmissions == 1 && !revived {
-            let later = self.messages.get(last);
+        let revived = revived || self.is_revived(message, last);
+        if number < last.number && first_copy && message.transmissions == 1 && !revived {
+            let later = self.messages.get(last.number);
             let what = format!("{message:?} comes after {later:?}");
             panic!("{}", self.explain(index, &what));
         }
         let session = &mut self.sessions[index];
-        let last = session.last.entry(key).or_default();
-        *last = number.max(*last);
+        if number > last.number {
+            session.last.insert(key, Came { number, at: now, step: self.step });
+        }
+    }
+
+    /// Whether a message had expired when a later one came, and may be back: that it was dropped is lost with the broker, as
+    /// that the later one was sent, and the wall clock, which says after a crash what is left of it, was set back.
+    fn is_revived(&self, message: &Message, later: Came) -> bool {
+        let (Some(first), Some(end)) = (message.handed.first(), message.ends_at()) else { return false };
+        let jumps = || self.jumps.iter().filter(|(at, _)| *at >= first.at);
+        let set_back = jumps().any(|(_, jump)| *jump < 0);
+        // One that was set forward ended it earlier.
+        let forward = jumps().filter(|(at, jump)| *at <= later.at && *jump > 0);
+        let forward: u64 = forward.map(|(_, jump)| jump.unsigned_abs()).sum();
+        let lost =
+            self.crash_times.iter().any(|(crash, durable)| *crash >= later.at && *durable <= later.step);
+        set_back && lost && end <= later.at + forward
     }
 
     /// What is retained is not older than what its publisher's client has seen live.

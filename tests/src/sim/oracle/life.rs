@@ -157,7 +157,7 @@ impl Oracle {
     pub(super) fn will_may_come(&mut self, number: u32, at: u64) {
         let last_step = self.step;
         // A run that came to nothing may have published it.
-        let crashes = self.crash_times.iter().filter(|crash| **crash <= at).count() as u32;
+        let crashes = self.crash_times.iter().filter(|(crash, _)| *crash <= at).count() as u32;
         let step = self.step_at(at);
         let expiry_s = self.will_expiry.get(&number).copied().flatten();
         let keeps_all = self.keeps_all;
@@ -303,7 +303,7 @@ impl Oracle {
     pub fn crashed(&mut self, now: u64, persistent: bool, durable: u64) {
         self.step += 1;
         self.crashes += 1;
-        self.crash_times.push(now);
+        self.crash_times.push((now, durable));
         self.up = false;
         self.crashed_at = now;
         self.links.values_mut().for_each(|link| {

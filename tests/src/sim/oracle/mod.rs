@@ -59,8 +59,8 @@ pub(crate) struct Oracle {
     groups: BTreeMap<String, Group>,
     retained: Retained,
     crashes: u32,
-    /// The moment of each.
-    crash_times: Vec<u64>,
+    /// The moment of each, and the step up to which all was on the disk.
+    crash_times: Vec<(u64, u64)>,
     crashed_at: u64,
     up: bool,
     /// Whether the store fails, or has lately.

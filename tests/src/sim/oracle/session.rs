@@ -72,6 +72,14 @@ pub(crate) struct Sent {
     pub loose: bool,
 }
 
+/// A message that came, with the moment and the step of its first time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Came {
+    pub number: u32,
+    pub at: u64,
+    pub step: u64,
+}
+
 /// A will that is not published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Will {
@@ -114,7 +122,7 @@ pub(crate) struct Session {
     /// Of what was to be retained and came live: the last, by publisher, topic and whether it came with QoS 0.
     pub live: BTreeMap<(usize, String, bool), u32>,
     /// By publisher, topic, QoS published and delivered: the last message.
-    pub last: BTreeMap<(usize, String, u8, u8), u32>,
+    pub last: BTreeMap<(usize, String, u8, u8), Came>,
     pub connections: u32,
     /// Whether its client takes it for an earlier one, as it never heard of that one's end: packet ids mean different things to
     /// both, and nothing can be owed.
