@@ -337,13 +337,14 @@ impl Oracle {
             group.copies.retain(|key, _| !key.1 || got(key));
             group.owed.retain(|number, _| messages.get(*number).draft.qos < 2);
         }
-        // Who is in no store takes what was chosen for it along.
-        let fleeting = self.current.values().any(|&index| {
-            let session = &self.sessions[index];
-            session.expiry_s == 0 && session.subscriptions.iter().any(|s| s.is_shared())
+        // Who is in no store takes what was chosen for it along; also who has ended, if it is not on the disk that others got it.
+        let fleeting = self.sessions.iter().filter(|session| {
+            session.keeps_nothing() && session.ended_step.is_none_or(|step| step > durable)
         });
-        if fleeting {
-            self.groups.values_mut().for_each(|group| group.owed.clear());
+        for shared in fleeting.flat_map(|session| session.subscriptions.iter().filter(|s| s.is_shared())) {
+            if let Some(group) = self.groups.get_mut(&shared.filter) {
+                group.owed.clear();
+            }
         }
         for index in self.current.values().copied().collect::<Vec<_>>() {
             self.session_crashes(index, durable);

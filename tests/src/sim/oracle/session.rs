@@ -243,6 +243,12 @@ impl Session {
         all.collect::<BTreeSet<_>>().len()
     }
 
+    /// Whether what it was given was in no store: a goodbye that ends it at once came after that.
+    pub fn keeps_nothing(&self) -> bool {
+        let expiry_s = if self.changed { self.expiry_before_s } else { self.expiry_s };
+        expiry_s == 0
+    }
+
     /// Takes over what may be left of another one.
     pub fn absorb(&mut self, other: &Session) {
         for subscription in &other.subscriptions {
